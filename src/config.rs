@@ -1,0 +1,1 @@
+//! The configuration: composes each module's own, loads and checks it.

@@ -1,0 +1,12 @@
+//! siemferry
+
+pub mod config;
+pub mod encode;
+pub mod event;
+pub mod log;
+pub mod position;
+pub mod secret;
+pub mod sink;
+pub mod source;
+pub mod store;
+pub mod units;

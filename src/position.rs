@@ -1,0 +1,63 @@
+//! How far the events have flowed: windows, page tokens and passes at the source end,
+//! bookmarks at the sink end.
+
+use std::fmt;
+
+use chrono::{DateTime, SecondsFormat};
+
+/// Whole seconds since the Unix epoch. Windows are cut on them.
+pub type Second = i64;
+
+/// A half-open span of event time, `[start, end)`; the unit of progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Window {
+    /// The first second that belongs to it.
+    pub start: Second,
+    /// The first second after it.
+    pub end: Second,
+}
+
+impl Window {
+    /// How many seconds it spans.
+    pub fn seconds(self) -> i64 {
+        self.end - self.start
+    }
+
+    /// True when the instant lies in it.
+    pub fn contains(self, second: Second) -> bool {
+        self.start <= second && second < self.end
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", rfc3339(self.start), rfc3339(self.end))
+    }
+}
+
+/// A second as RFC 3339 in UTC, such as `2026-01-02T03:04:05Z`.
+pub fn rfc3339(second: Second) -> String {
+    match DateTime::from_timestamp(second, 0) {
+        Some(time) => time.to_rfc3339_opts(SecondsFormat::Secs, true),
+        None => format!("@{second}"),
+    }
+}
+
+/// What the API wants back to give the next page of a window.
+///
+/// Opaque; held as text. It is no secret, but long: `Debug` shows its length alone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PageToken(pub String);
+
+impl fmt::Debug for PageToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PageToken({} bytes)", self.0.len())
+    }
+}
+
+/// Numbers the passes of all sources; never reused.
+pub type PassId = i64;
+
+/// What a sink needs to resume exactly, in the sink's own words (JSON); committed with the settle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bookmark(pub String);

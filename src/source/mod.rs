@@ -1,0 +1,114 @@
+//! PLUG POINT: what events are read from.
+//!
+//! A source is one effect, [`Source::fetch`], and one pure half, [`Source::split`].
+//! It never sees the store, decides nothing about windows, and keeps no position of its own.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+
+use crate::event::{Millis, Record};
+use crate::position::{PageToken, Window};
+
+pub mod identity;
+pub mod json;
+pub mod records;
+pub mod rest;
+
+/// An error of any library, for the text of our own.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// `[sources.<name>.<kind>]`: which API it is, and how it is read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Config {
+    /// The Keeper Security Admin REST API.
+    Keeper(rest::Config),
+}
+
+/// One response of the API, as received and decoded.
+#[derive(Debug)]
+pub struct Response {
+    /// The body, decompressed.
+    pub body: Vec<u8>,
+    /// The server's `Date`, if it sent one.
+    pub date: Option<Millis>,
+    /// How long the request took, from its first byte to the last of the answer.
+    pub elapsed: Duration,
+}
+
+/// What a response holds: the unit of commit.
+#[derive(Debug)]
+pub struct Page {
+    /// The records' bytes, one behind the other.
+    pub bytes: Vec<u8>,
+    /// The good records, in the order of the response.
+    pub records: Vec<Record>,
+    /// The bad ones: not an object, or not valid UTF-8.
+    pub bad: Vec<BadRecord>,
+    /// How to get the next page; none on the last.
+    pub next: Option<PageToken>,
+}
+
+/// A record that cannot be forwarded as an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// Its bytes, as received.
+    pub raw: Vec<u8>,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+/// Why a page could not be had, named for what the poller must do.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Ask for the same page again, no sooner than `after`.
+    #[error("{source}")]
+    Retry {
+        /// What the server asked us to wait.
+        after: Option<Duration>,
+        /// What went wrong.
+        source: BoxError,
+    },
+    /// Start again, as a new pass.
+    #[error("the page token has expired: {source}")]
+    PageExpired {
+        /// What the server answered.
+        source: BoxError,
+    },
+    /// The window is too big for the API: halve it.
+    #[error("the window is too big for the API: {source}")]
+    TooMuch {
+        /// What the server answered.
+        source: BoxError,
+    },
+    /// The answer breaks the API's contract: no progress, ask again with back-off, tell the operator.
+    #[error("the answer breaks the API's contract: {source}")]
+    Violation {
+        /// What was seen.
+        source: BoxError,
+    },
+    /// A credential, a permission, the configuration: somebody must act.
+    #[error("{source}")]
+    Blocked {
+        /// What the server answered, or what could not be read.
+        source: BoxError,
+        /// What to do.
+        hint: Option<String>,
+    },
+}
+
+/// Reads one configured API of one tenant.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Fetches one page of `window`. Asking again for the same page is harmless.
+    async fn fetch(&self, window: Window, page: Option<&PageToken>) -> Result<Response, FetchError>;
+
+    /// Splits a body into records and finds the next page. Pure.
+    fn split(&self, response: &Response) -> Result<Page, FetchError>;
+
+    /// What a page token is bound to: host, preset and page size. A token is resumed only while
+    /// this stays the same.
+    fn token_scope(&self) -> String;
+}
