@@ -6,6 +6,7 @@ pub mod event;
 pub mod log;
 pub mod position;
 pub mod secret;
+pub mod sim;
 pub mod sink;
 pub mod source;
 pub mod store;
