@@ -9,4 +9,5 @@ pub mod secret;
 pub mod sink;
 pub mod source;
 pub mod store;
+pub mod sys;
 pub mod units;
