@@ -5,6 +5,7 @@ pub mod encode;
 pub mod event;
 pub mod log;
 pub mod position;
+pub mod problem;
 pub mod secret;
 pub mod sink;
 pub mod source;
