@@ -6,10 +6,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use crate::event::{Millis, Record};
 use crate::position::{PageToken, Window};
+use crate::problem::Problem;
+use crate::secret;
 
 pub mod identity;
 pub mod json;
@@ -20,11 +23,37 @@ pub mod rest;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// `[sources.<name>.<kind>]`: which API it is, and how it is read.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Config {
     /// The Keeper Security Admin REST API.
     Keeper(rest::Config),
+}
+
+/// The hosts of Keeper.
+const KEEPER_REGIONS: [&str; 6] = ["us", "eu", "au", "ca", "jp", "govcloud"];
+
+impl Config {
+    /// The kind's name, as the configuration has it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Keeper(_) => "keeper",
+        }
+    }
+
+    /// Where the API token is read from.
+    pub const fn secret(&self) -> Option<&secret::Config> {
+        match self {
+            Self::Keeper(config) => config.token.as_ref(),
+        }
+    }
+
+    /// What is wrong beyond the form of single values; keys are those below the kind.
+    pub fn check(&self, now: DateTime<Utc>) -> Vec<Problem> {
+        match self {
+            Self::Keeper(config) => config.check(&KEEPER_REGIONS, now),
+        }
+    }
 }
 
 /// One response of the API, as received and decoded.
@@ -103,7 +132,8 @@ pub enum FetchError {
 #[async_trait]
 pub trait Source: Send + Sync {
     /// Fetches one page of `window`. Asking again for the same page is harmless.
-    async fn fetch(&self, window: Window, page: Option<&PageToken>) -> Result<Response, FetchError>;
+    async fn fetch(&self, window: Window, page: Option<&PageToken>)
+    -> Result<Response, FetchError>;
 
     /// Splits a body into records and finds the next page. Pure.
     fn split(&self, response: &Response) -> Result<Page, FetchError>;

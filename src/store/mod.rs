@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::units::{Bytes, Span};
 
 /// `[state]`: where the store is.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The directory that holds `siemferry.db`; private to the daemon.
@@ -21,7 +21,7 @@ impl Default for Config {
 }
 
 /// `[spool]`: how much waits for the sinks, and how long delivered events stay.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpoolConfig {
     /// Polling pauses while the spool holds more than this.
@@ -37,7 +37,7 @@ impl Default for SpoolConfig {
 }
 
 /// `[seen]`: how long an event is remembered after its window was last read.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SeenConfig {
     /// How long.

@@ -1,0 +1,274 @@
+//! What differs between operating systems, and only that.
+//!
+//! Elsewhere than on Unix the questions about owners and modes have harmless answers, and the
+//! operating system's own access lists decide.
+
+pub use imp::{
+    create_dir_private, effective_user, free_bytes, inode, is_network_fs, mode, no_follow, no_wait,
+    open_private, owner, set_mode, sync_dir,
+};
+
+#[cfg(unix)]
+mod imp {
+    use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+    use std::io;
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+    use std::path::Path;
+
+    use rustix::fs::OFlags;
+
+    /// The numeric user who owns an open file.
+    pub fn owner(file: &File) -> io::Result<u32> {
+        Ok(file.metadata()?.uid())
+    }
+
+    /// The permission bits of an open file.
+    pub fn mode(file: &File) -> io::Result<u32> {
+        Ok(file.metadata()?.mode() & 0o7777)
+    }
+
+    /// Device and inode number of an open file: its identity while it exists.
+    pub fn inode(file: &File) -> io::Result<(u64, u64)> {
+        let metadata = file.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
+    }
+
+    /// The numeric user this process acts as.
+    pub fn effective_user() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    /// Opens a file for reading and writing; a missing one is created for its owner alone.
+    pub fn open_private(path: &Path) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    }
+
+    /// Creates a directory, and its missing parents, for its owner alone; one that exists stays as
+    /// it is.
+    pub fn create_dir_private(path: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    /// Sets the permission bits of what is at `path`.
+    pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))
+    }
+
+    /// Makes the names in a directory survive a power cut.
+    pub fn sync_dir(path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    /// Has an open fail when the last part of the path is a symbolic link. Replaces [`no_wait`].
+    pub fn no_follow(options: &mut OpenOptions) -> &mut OpenOptions {
+        with(options, OFlags::NOFOLLOW)
+    }
+
+    /// Has the open of a pipe not wait for its other end. Replaces [`no_follow`].
+    pub fn no_wait(options: &mut OpenOptions) -> &mut OpenOptions {
+        with(options, OFlags::NONBLOCK)
+    }
+
+    fn with(options: &mut OpenOptions, flags: OFlags) -> &mut OpenOptions {
+        let flags = flags.bits().try_into().expect("an open flag fits the C type");
+        options.custom_flags(flags)
+    }
+
+    /// The bytes an ordinary user can still write to the file system that holds `path`.
+    pub fn free_bytes(path: &Path) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(path)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// The kind of network file system that holds `path`, which must exist; none for a local one.
+    #[cfg(target_os = "linux")]
+    pub fn is_network_fs(path: &Path) -> io::Result<Option<&'static str>> {
+        // The magic is 32 bits on every file system; the field's type differs by architecture.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let magic = rustix::fs::statfs(path)?.f_type as u32;
+        if magic != super::magic::FUSE {
+            return Ok(super::magic::network_name(magic));
+        }
+        let device = std::fs::metadata(path)?.dev();
+        let device = (rustix::fs::major(device), rustix::fs::minor(device));
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(super::magic::network_fuse(&mounts, device))
+    }
+
+    /// The kind of network file system that holds `path`; not known here.
+    #[cfg(not(target_os = "linux"))]
+    pub fn is_network_fs(path: &Path) -> io::Result<Option<&'static str>> {
+        std::fs::metadata(path).map(|_| None)
+    }
+}
+
+#[cfg(not(unix))]
+mod imp {
+    use std::fs::{File, OpenOptions};
+    use std::io;
+    use std::path::Path;
+
+    /// The numeric user who owns an open file: always ours.
+    pub fn owner(_: &File) -> io::Result<u32> {
+        Ok(0)
+    }
+
+    /// The permission bits of an open file: always private.
+    pub fn mode(_: &File) -> io::Result<u32> {
+        Ok(0o600)
+    }
+
+    /// Device and inode number of an open file: not known here.
+    pub fn inode(_: &File) -> io::Result<(u64, u64)> {
+        Ok((0, 0))
+    }
+
+    /// The numeric user this process acts as: not known here.
+    pub fn effective_user() -> u32 {
+        0
+    }
+
+    /// Opens a file for reading and writing, creating it where it is missing.
+    pub fn open_private(path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    }
+
+    /// Creates a directory and its missing parents.
+    pub fn create_dir_private(path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
+
+    /// Does nothing here.
+    pub fn set_mode(_: &Path, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Does nothing here.
+    pub fn sync_dir(_: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Does nothing here.
+    pub fn no_follow(options: &mut OpenOptions) -> &mut OpenOptions {
+        options
+    }
+
+    /// Does nothing here.
+    pub fn no_wait(options: &mut OpenOptions) -> &mut OpenOptions {
+        options
+    }
+
+    /// The free bytes: not known here.
+    pub fn free_bytes(_: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
+    /// The kind of network file system: not known here.
+    pub fn is_network_fs(_: &Path) -> io::Result<Option<&'static str>> {
+        Ok(None)
+    }
+}
+
+#[cfg(any(target_os = "linux", test))]
+mod magic {
+    /// The magic of every file system in user space.
+    pub const FUSE: u32 = 0x6573_5546;
+
+    /// The network file system with this magic; none for a local one.
+    pub const fn network_name(magic: u32) -> Option<&'static str> {
+        Some(match magic {
+            0x6969 => "nfs",
+            0x517B => "smb",
+            0xFF53_4D42 => "cifs",
+            0xFE53_4D42 => "smb2",
+            0x0102_1997 => "9p",
+            0x5346_414F => "afs",
+            0x00C3_6400 => "ceph",
+            0x564C => "ncp",
+            0x0BD0_0BD0 => "lustre",
+            0x7375_7245 => "coda",
+            _ => return None,
+        })
+    }
+
+    /// The network file system in user space that is mounted as `device`, by the text of
+    /// `mountinfo`.
+    pub fn network_fuse(mountinfo: &str, device: (u32, u32)) -> Option<&'static str> {
+        let device = format!("{}:{}", device.0, device.1);
+        let of_device = |line: &&str| line.split(' ').nth(2).is_some_and(|number| number == device);
+        let line = mountinfo.lines().find(of_device)?;
+        let kind = line.split_once(" - ")?.1.split(' ').next()?;
+        ["fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone"]
+            .into_iter()
+            .find(|known| *known == kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::magic::{network_fuse, network_name};
+    #[cfg(unix)]
+    use super::*;
+
+    #[test]
+    fn a_network_file_system_is_known_by_its_magic() {
+        assert_eq!(network_name(0x6969), Some("nfs"));
+        assert_eq!(network_name(0xFF53_4D42), Some("cifs"));
+        assert_eq!(network_name(0xEF53), None, "ext4");
+        assert_eq!(network_name(0x0102_1994), None, "tmpfs");
+    }
+
+    #[test]
+    fn of_the_file_systems_in_user_space_only_the_remote_ones_count() {
+        let mounts = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+                      90 22 0:51 / /mnt/a rw,nosuid shared:2 master:1 - fuse.sshfs me@there:/ rw\n\
+                      91 22 0:52 / /mnt/b rw - fuse.bindfs /srv rw\n";
+
+        assert_eq!(network_fuse(mounts, (0, 51)), Some("fuse.sshfs"));
+        assert_eq!(network_fuse(mounts, (0, 52)), None);
+        assert_eq!(network_fuse(mounts, (0, 5)), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_created_private_is_the_owners_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let (dir, path) = (home.path().join("a/b"), home.path().join("a/b/file"));
+
+        create_dir_private(&dir).unwrap();
+        let file = open_private(&path).unwrap();
+
+        assert_eq!(mode(&file).unwrap(), 0o600);
+        assert_eq!(mode(&std::fs::File::open(&dir).unwrap()).unwrap(), 0o700);
+        assert_eq!(owner(&file).unwrap(), effective_user());
+        assert_eq!(inode(&file).unwrap(), inode(&open_private(&path).unwrap()).unwrap());
+        set_mode(&path, 0o640).unwrap();
+        assert_eq!(mode(&file).unwrap(), 0o640);
+        sync_dir(&dir).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_not_followed_when_asked() {
+        let home = tempfile::tempdir().unwrap();
+        let link = home.path().join("link");
+        std::fs::write(home.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink(home.path().join("file"), &link).unwrap();
+
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true);
+        assert!(options.open(&link).is_ok());
+        assert!(no_follow(&mut options).open(&link).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_system_of_a_directory_is_examined() {
+        let home = tempfile::tempdir().unwrap();
+
+        assert!(free_bytes(home.path()).unwrap() > 0);
+        assert!(is_network_fs(home.path()).is_ok());
+        assert!(is_network_fs(&home.path().join("missing")).is_err());
+    }
+}
