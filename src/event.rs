@@ -5,6 +5,10 @@
 
 use std::fmt;
 
+use serde::Deserialize;
+
+use crate::position::PageToken;
+
 /// Milliseconds since the Unix epoch, the resolution in which Keeper reports.
 pub type Millis = i64;
 
@@ -36,7 +40,7 @@ impl fmt::Debug for Uid {
 /// One record of a response, ready to be committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Where its bytes are in [`crate::source::Page::bytes`]; white space outside strings is gone.
+    /// Where its bytes are in [`Page::bytes`]; white space outside strings is gone.
     pub span: std::ops::Range<usize>,
     /// What kind of event it says it is (Keeper: `audit_event`).
     pub event_type: Option<Box<str>>,
@@ -65,4 +69,47 @@ pub struct Event<'a> {
     pub api: &'a str,
     /// When its page was fetched.
     pub received: Millis,
+}
+
+/// What a response holds: the unit of commit.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The records' bytes, one behind the other.
+    pub bytes: Vec<u8>,
+    /// The good records, in the order of the response.
+    pub records: Vec<Record>,
+    /// The bad ones: not an object, or not valid UTF-8.
+    pub bad: Vec<BadRecord>,
+    /// How to get the next page; none on the last.
+    pub next: Option<PageToken>,
+}
+
+/// A record that cannot be forwarded as an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// Its bytes, as received.
+    pub raw: Vec<u8>,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+/// What a preset says of how its records repeat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repeats {
+    /// Whether paging shows each record once.
+    pub paging: Paging,
+    /// True when a vendor's id makes every record unlike any other: copies are then never new.
+    pub unique: bool,
+}
+
+/// Whether records move between the pages of a pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Paging {
+    /// A pass shows each record once.
+    #[default]
+    Stable,
+    /// A record may be shown on two pages of a pass: only copies on one page are proof of copies;
+    /// copies across pages count when two passes agree.
+    Unstable,
 }

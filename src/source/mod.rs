@@ -9,13 +9,16 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use crate::event::{Millis, Record};
+use crate::event::Millis;
+pub use crate::event::{BadRecord, Page};
 use crate::position::{PageToken, Window};
 use crate::problem::Problem;
 use crate::secret;
+use preset::Preset;
 
 pub mod identity;
 pub mod json;
+pub mod preset;
 pub mod records;
 pub mod rest;
 
@@ -29,9 +32,6 @@ pub enum Config {
     /// The Keeper Security Admin REST API.
     Keeper(rest::Config),
 }
-
-/// The hosts of Keeper.
-const KEEPER_REGIONS: [&str; 6] = ["us", "eu", "au", "ca", "jp", "govcloud"];
 
 impl Config {
     /// The kind's name, as the configuration has it.
@@ -51,7 +51,24 @@ impl Config {
     /// What is wrong beyond the form of single values; keys are those below the kind.
     pub fn check(&self, now: DateTime<Utc>) -> Vec<Problem> {
         match self {
-            Self::Keeper(config) => config.check(&KEEPER_REGIONS, now),
+            Self::Keeper(config) => {
+                let regions = self.preset().regions;
+                config.check(&regions.keys().map(String::as_str).collect::<Vec<_>>(), now)
+            }
+        }
+    }
+
+    /// The description of the API.
+    pub fn preset(&self) -> Preset {
+        match self {
+            Self::Keeper(_) => Preset::keeper(),
+        }
+    }
+
+    /// How it is read.
+    pub const fn rest(&self) -> &rest::Config {
+        match self {
+            Self::Keeper(config) => config,
         }
     }
 }
@@ -65,28 +82,8 @@ pub struct Response {
     pub date: Option<Millis>,
     /// How long the request took, from its first byte to the last of the answer.
     pub elapsed: Duration,
-}
-
-/// What a response holds: the unit of commit.
-#[derive(Debug)]
-pub struct Page {
-    /// The records' bytes, one behind the other.
-    pub bytes: Vec<u8>,
-    /// The good records, in the order of the response.
-    pub records: Vec<Record>,
-    /// The bad ones: not an object, or not valid UTF-8.
-    pub bad: Vec<BadRecord>,
-    /// How to get the next page; none on the last.
-    pub next: Option<PageToken>,
-}
-
-/// A record that cannot be forwarded as an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRecord {
-    /// Its bytes, as received.
-    pub raw: Vec<u8>,
-    /// What is wrong with it.
-    pub reason: &'static str,
+    /// What the server said that the body is.
+    pub content_type: Option<String>,
 }
 
 /// Why a page could not be had, named for what the poller must do.
