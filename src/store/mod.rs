@@ -1,10 +1,38 @@
 //! The store: the spool, the positions and what has been seen, in one SQLite file.
+//!
+//! It is the only queue: each operation is one transaction, and a position is committed in the same
+//! transaction as the events it accounts for. Every promise follows from that.
+//! The only module that holds SQL. Knows neither APIs nor destinations.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use rusqlite::Connection;
 use serde::Deserialize;
+use tokio::sync::watch;
 
+use crate::event::{Millis, Seq};
 use crate::units::{Bytes, Span};
+
+mod directory;
+mod error;
+pub mod inspect;
+mod schema;
+pub mod seen;
+pub mod sinks;
+pub mod sources;
+mod spool;
+mod writer;
+
+pub use error::Error;
+pub use spool::{Prune, SpooledPage};
+use writer::Writer;
+
+/// The key of a source in the store.
+pub type SourceId = i64;
+/// The key of a sink in the store.
+pub type SinkId = i64;
 
 /// `[state]`: where the store is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -48,4 +76,136 @@ impl Default for SeenConfig {
     fn default() -> Self {
         Self { keep: Span::days(7) }
     }
+}
+
+/// The daemon's handle on its store. Clones share it.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    writer: Writer,
+    reader: Arc<Mutex<Connection>>,
+    /// The number of the last event committed: the couriers' doorbell.
+    committed: watch::Sender<Seq>,
+    /// Rung at each page, even one without new events.
+    moved: watch::Sender<u64>,
+    /// Rung at each settle: the pollers' doorbell when the spool was full.
+    settled: watch::Sender<u64>,
+    spool_bytes: AtomicU64,
+    /// The sinks of this run; only these pin pages of the spool.
+    sinks: Mutex<Vec<SinkId>>,
+    /// Held as long as the store is open.
+    _lock: std::fs::File,
+}
+
+impl Store {
+    /// Opens the store in `config.dir`, making both if they are new, and locks it against a second
+    /// daemon.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, is in use or on a network file system, or the database is
+    /// another program's, a newer schema's, or does not take the settings the promise rests on.
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        let lock = directory::prepare(&config.dir)?;
+        let path = directory::database(&config.dir);
+        directory::create_database(&path)?;
+        let writer = schema::open_writer(&path).map_err(|err| err.at(&path))?;
+        let reader = schema::open_reader(&path)?;
+        let last = next_seq(&reader)? - 1;
+        let (bytes, _) = spool::bytes_and_events(&reader)?;
+        directory::sync(&config.dir)?;
+        let start = |source| Error::Io {
+            doing: "start the writer of",
+            path: path.clone(),
+            source: Arc::new(source),
+        };
+        Ok(Self(Arc::new(Inner {
+            writer: Writer::start(writer).map_err(start)?,
+            reader: Arc::new(Mutex::new(reader)),
+            committed: watch::Sender::new(last),
+            moved: watch::Sender::new(0),
+            settled: watch::Sender::new(0),
+            spool_bytes: AtomicU64::new(bytes),
+            sinks: Mutex::default(),
+            _lock: lock,
+        })))
+    }
+
+    /// Rings when events are committed; holds the number of the last one.
+    pub fn committed(&self) -> watch::Receiver<Seq> {
+        self.0.committed.subscribe()
+    }
+
+    /// Rings when a page is committed, with new events or without.
+    pub fn moved(&self) -> watch::Receiver<u64> {
+        self.0.moved.subscribe()
+    }
+
+    /// Rings when events are settled.
+    pub fn settled(&self) -> watch::Receiver<u64> {
+        self.0.settled.subscribe()
+    }
+
+    /// How many bytes of pages the spool holds.
+    pub fn spool_bytes(&self) -> u64 {
+        self.0.spool_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The page that holds the first event after `seq`.
+    pub async fn page_after(&self, seq: Seq) -> Result<Option<SpooledPage>, Error> {
+        self.read(move |conn| spool::page_after(conn, seq)).await
+    }
+
+    /// Removes settled pages; returns how many bytes went.
+    pub async fn prune(&self, which: Prune) -> Result<u64, Error> {
+        let sinks = self.0.sinks.lock().expect("no panic while held").clone();
+        let operation = move |conn: &Connection| {
+            let settled = sinks::settled_by_all(conn, &sinks)?;
+            Ok(spool::prune(conn, settled, which)?)
+        };
+        let freed = self.0.writer.write(operation).await?;
+        self.0.spool_bytes.fetch_sub(freed, Ordering::Relaxed);
+        Ok(freed)
+    }
+
+    /// Makes the spool smaller than `max_bytes` if settled pages allow it; true when it is.
+    pub async fn make_room(&self, max_bytes: Bytes) -> Result<bool, Error> {
+        while self.spool_bytes() >= max_bytes.get() {
+            let excess = self.spool_bytes() - max_bytes.get() + 1;
+            if self.prune(Prune::Bytes(excess)).await? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Finishes what was asked for and closes the database. Called last.
+    pub fn close(&self) {
+        self.0.writer.close();
+    }
+
+    async fn read<T, F>(&self, operation: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        let reader = Arc::clone(&self.0.reader);
+        let work = move || operation(&reader.lock().expect("no panic while held"));
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Closed)?
+    }
+}
+
+/// The file of a state directory that holds the database.
+pub fn database(dir: &Path) -> PathBuf {
+    directory::database(dir)
+}
+
+fn next_seq(conn: &Connection) -> Result<Seq, Error> {
+    let mut select = conn.prepare_cached("SELECT value FROM meta WHERE key = 'next_seq'")?;
+    Ok(select.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned())
+}
+
+/// The wall clock, for what is only shown or counted in days.
+pub fn wall_clock() -> Millis {
+    chrono::Utc::now().timestamp_millis()
 }

@@ -1,0 +1,94 @@
+//! The state directory: private, local, locked, and on stable storage before anything rests on it.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Error;
+use crate::sys;
+
+const DATABASE: &str = "siemferry.db";
+const LOCK: &str = "siemferry.lock";
+
+pub(super) fn database(dir: &Path) -> PathBuf {
+    dir.join(DATABASE)
+}
+
+/// Makes the directory if it is new, refuses one that cannot be trusted, and locks it.
+pub(super) fn prepare(dir: &Path) -> Result<File, Error> {
+    create(dir)?;
+    if let Some(kind) = sys::is_network_fs(dir).map_err(io("examine", dir))? {
+        return Err(Error::Network { dir: dir.to_owned(), kind });
+    }
+    make_private(dir)?;
+    lock(dir)
+}
+
+/// Makes the database file, readable by its owner alone; SQLite gives its log the same mode.
+pub(super) fn create_database(path: &Path) -> Result<(), Error> {
+    let file = sys::open_private(path).map_err(io("open database", path))?;
+    file.sync_all().map_err(io("flush", path))
+}
+
+pub(super) fn sync(dir: &Path) -> Result<(), Error> {
+    sys::sync_dir(dir).map_err(io("flush", dir))
+}
+
+fn create(dir: &Path) -> Result<(), Error> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let missing: Vec<&Path> = dir
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
+        .collect();
+    for new in missing.into_iter().rev() {
+        sys::create_dir_private(new).map_err(io("create state directory", new))?;
+        let parent = new.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+/// A directory that is ours alone is closed to others; one that holds other things is left as it
+/// is, for closing `/var/lib` by a slip of the configuration would do more harm.
+fn make_private(dir: &Path) -> Result<(), Error> {
+    let handle = File::open(dir).map_err(io("open state directory", dir))?;
+    let mode = sys::mode(&handle).map_err(io("examine", dir))?;
+    if mode & 0o002 != 0 {
+        return Err(Error::Writable { dir: dir.to_owned() });
+    }
+    let ours =
+        database(dir).exists() || std::fs::read_dir(dir).map_err(io("list", dir))?.next().is_none();
+    let owner = sys::owner(&handle).map_err(io("examine", dir))?;
+    if mode & 0o077 != 0 && ours && owner == sys::effective_user() {
+        sys::set_mode(&handle, 0o700).map_err(io("close to other users", dir))?;
+    }
+    Ok(())
+}
+
+fn lock(dir: &Path) -> Result<File, Error> {
+    let path = dir.join(LOCK);
+    let mut file = sys::open_private(&path).map_err(io("open lock file", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            // The text only helps the reader; without it the refusal stands all the same.
+            let _ = file.read_to_string(&mut text);
+            let pid = text.trim();
+            let known = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
+            let holder = if known { format!("process {pid}") } else { "another process".into() };
+            return Err(Error::InUse { dir: dir.to_owned(), holder });
+        }
+        Err(TryLockError::Error(err)) => return Err(io("lock", &path)(err)),
+    }
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(io("write lock file", &path))?;
+    Ok(file)
+}
+
+fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Io { doing, path: path.to_owned(), source: Arc::new(source) }
+}

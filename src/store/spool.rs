@@ -1,0 +1,304 @@
+//! The spool: committed pages, as bytes of the database and as events.
+//!
+//! A page holds all that a line is made of, so that the line can be made again byte for byte after
+//! a crash, whatever the configuration says by then.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::Error;
+use crate::event::{Event, Millis, Seq, Uid};
+
+/// The first byte of every body; another layout gets another number.
+const LAYOUT: u8 = 1;
+
+/// The level at which a page costs a millisecond a megabyte and shrinks to a fifth.
+const ZSTD_LEVEL: i32 = 1;
+
+/// A body larger than this is no page of ours: one response is at most 32 MiB.
+const MOST_BYTES: usize = 256 << 20;
+
+/// Builds a page's body, event by event.
+pub struct Builder {
+    out: Vec<u8>,
+    count: u32,
+}
+
+impl Builder {
+    /// Starts a page of one source, read through one API.
+    pub fn new(source: &str, api: &str) -> Self {
+        let mut out = vec![LAYOUT];
+        put_bytes(&mut out, source.as_bytes());
+        put_bytes(&mut out, api.as_bytes());
+        Self { out, count: 0 }
+    }
+
+    /// Adds an event behind the others.
+    pub fn push(&mut self, uid: Uid, time: Option<Millis>, event_type: Option<&str>, raw: &[u8]) {
+        self.out.extend_from_slice(&uid.0);
+        self.out.push(u8::from(time.is_some()) | u8::from(event_type.is_some()) << 1);
+        self.out.extend_from_slice(&time.unwrap_or(0).to_le_bytes());
+        put_bytes(&mut self.out, event_type.unwrap_or("").as_bytes());
+        put_bytes(&mut self.out, raw);
+        self.count += 1;
+    }
+
+    /// How many events it holds.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The body as it is stored.
+    pub fn finish(self) -> std::io::Result<Vec<u8>> {
+        zstd::bulk::compress(&self.out, ZSTD_LEVEL)
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    let len = u32::try_from(bytes.len()).expect("a response is at most 32 MiB");
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// A committed page, decompressed.
+pub struct SpooledPage {
+    first_seq: Seq,
+    count: u32,
+    received: Millis,
+    bytes: Vec<u8>,
+    /// Where each event begins in `bytes`.
+    starts: Vec<usize>,
+}
+
+impl std::fmt::Debug for SpooledPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SpooledPage({}..+{})", self.first_seq, self.count)
+    }
+}
+
+impl SpooledPage {
+    /// The number of its last event.
+    pub fn last_seq(&self) -> Seq {
+        self.first_seq + Seq::from(self.count) - 1
+    }
+
+    /// The event with this number, if it is one of the page's.
+    pub fn event(&self, seq: Seq) -> Option<Event<'_>> {
+        let index = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
+        let mut reader = Reader { bytes: &self.bytes, at: 1 };
+        let source = reader.text()?;
+        let api = reader.text()?;
+        reader.at = *self.starts.get(index)?;
+        reader.event(seq, source, api, self.received)
+    }
+
+    /// The first event of the page after this number.
+    pub fn first_after(&self, seq: Seq) -> Option<Event<'_>> {
+        self.event(self.first_seq.max(seq + 1))
+    }
+
+    fn decode(row: &RawPage) -> Option<Self> {
+        let bytes = zstd::bulk::decompress(&row.body, MOST_BYTES.min(decompressed_size(&row.body)))
+            .ok()
+            .filter(|bytes| bytes.first() == Some(&LAYOUT))?;
+        let mut reader = Reader { bytes: &bytes, at: 1 };
+        reader.text()?;
+        reader.text()?;
+        let mut starts = Vec::with_capacity(row.count as usize);
+        for _ in 0..row.count {
+            starts.push(reader.at);
+            reader.event(0, "", "", 0)?;
+        }
+        let whole = reader.at == bytes.len();
+        let (first_seq, count, received) = (row.first_seq, row.count, row.fetched_at);
+        whole.then_some(Self { first_seq, count, received, bytes, starts })
+    }
+}
+
+fn decompressed_size(body: &[u8]) -> usize {
+    zstd::bulk::Decompressor::upper_bound(body).unwrap_or(MOST_BYTES)
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let taken = self.bytes.get(self.at..self.at.checked_add(len)?)?;
+        self.at += len;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn sized(&mut self) -> Option<&'a [u8]> {
+        let len = u32::from_le_bytes(self.array()?);
+        self.take(len as usize)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.sized()?).ok()
+    }
+
+    fn event(
+        &mut self,
+        seq: Seq,
+        source: &'a str,
+        api: &'a str,
+        received: Millis,
+    ) -> Option<Event<'a>> {
+        let uid = Uid(self.array()?);
+        let [flags] = self.array()?;
+        let time = i64::from_le_bytes(self.array()?);
+        let event_type = self.text()?;
+        let raw = self.sized()?;
+        Some(Event {
+            seq,
+            uid,
+            time: (flags & 1 != 0).then_some(time),
+            event_type: (flags & 2 != 0).then_some(event_type),
+            raw,
+            source,
+            api,
+            received,
+        })
+    }
+}
+
+struct RawPage {
+    first_seq: Seq,
+    count: u32,
+    fetched_at: Millis,
+    body: Vec<u8>,
+}
+
+fn raw_page(row: &Row<'_>) -> rusqlite::Result<RawPage> {
+    Ok(RawPage {
+        first_seq: row.get::<_, i64>(0)?.cast_unsigned(),
+        count: row.get(1)?,
+        fetched_at: row.get(2)?,
+        body: row.get(3)?,
+    })
+}
+
+/// The page that holds the first event after `seq`; none when the spool holds no later one.
+pub fn page_after(conn: &Connection, seq: Seq) -> Result<Option<SpooledPage>, Error> {
+    let seq = seq.cast_signed();
+    let mut holding = conn.prepare_cached(
+        "SELECT first_seq, count, fetched_at, body FROM pages
+         WHERE first_seq <= ?1 + 1 ORDER BY first_seq DESC LIMIT 1",
+    )?;
+    let mut found = holding
+        .query_row(params![seq], raw_page)
+        .optional()?
+        .filter(|page| page.first_seq.cast_signed() + i64::from(page.count) > seq + 1);
+    if found.is_none() {
+        let mut later = conn.prepare_cached(
+            "SELECT first_seq, count, fetched_at, body FROM pages
+             WHERE first_seq > ?1 ORDER BY first_seq LIMIT 1",
+        )?;
+        found = later.query_row(params![seq], raw_page).optional()?;
+    }
+    let Some(row) = found else { return Ok(None) };
+    let page = SpooledPage::decode(&row).ok_or(Error::Damaged { seq: row.first_seq })?;
+    Ok(Some(page))
+}
+
+/// How much the spool holds.
+pub fn bytes_and_events(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
+    conn.query_row(
+        "SELECT coalesce(sum(length(body)), 0), coalesce(sum(count), 0) FROM pages",
+        [],
+        |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned())),
+    )
+}
+
+/// Which settled pages may go.
+#[derive(Clone, Copy, Debug)]
+pub enum Prune {
+    /// Those fetched before this moment.
+    FetchedBefore(Millis),
+    /// As many of the oldest as make this many bytes.
+    Bytes(u64),
+}
+
+/// Removes pages whose events are all settled, that is not after `settled`, oldest first.
+/// Returns how many bytes of bodies went.
+pub fn prune(conn: &Connection, settled: Seq, which: Prune) -> rusqlite::Result<u64> {
+    const MOST_PAGES_AT_ONCE: u32 = 256;
+    let mut oldest = conn.prepare_cached(
+        "SELECT first_seq, fetched_at, length(body) FROM pages
+         WHERE first_seq + count - 1 <= ?1 ORDER BY first_seq LIMIT ?2",
+    )?;
+    let mut rows = oldest.query(params![settled.cast_signed(), MOST_PAGES_AT_ONCE])?;
+    let (mut freed, mut last) = (0, None);
+    while let Some(row) = rows.next()? {
+        let more = match which {
+            Prune::FetchedBefore(moment) => row.get::<_, Millis>(1)? < moment,
+            Prune::Bytes(wanted) => freed < wanted,
+        };
+        if !more {
+            break;
+        }
+        last = Some(row.get::<_, i64>(0)?);
+        freed += row.get::<_, i64>(2)?.cast_unsigned();
+    }
+    drop(rows);
+    if let Some(last) = last {
+        conn.execute("DELETE FROM pages WHERE first_seq <= ?1", params![last])?;
+        conn.execute_batch("PRAGMA incremental_vacuum(4096)")?;
+    }
+    Ok(freed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spooled(events: &[(&str, Option<Millis>, Option<&str>)]) -> Option<SpooledPage> {
+        let mut builder = Builder::new("acme", "keeper");
+        for (raw, time, event_type) in events {
+            builder.push(Uid([7; 16]), *time, *event_type, raw.as_bytes());
+        }
+        let count = builder.count();
+        let body = builder.finish().unwrap();
+        SpooledPage::decode(&RawPage { first_seq: 10, count, fetched_at: 5, body })
+    }
+
+    #[test]
+    fn a_page_gives_back_every_event_as_it_was_put_in() {
+        let page = spooled(&[
+            ("{\"a\":1}", Some(-3), Some("login")),
+            ("{}", None, None),
+            ("{\"b\":\"é\"}", Some(i64::MAX), Some("")),
+        ])
+        .unwrap();
+
+        assert_eq!(page.last_seq(), 12);
+        let first = page.event(10).unwrap();
+        assert_eq!(
+            (first.raw, first.time, first.event_type),
+            (&b"{\"a\":1}"[..], Some(-3), Some("login"))
+        );
+        assert_eq!((first.source, first.api, first.received), ("acme", "keeper", 5));
+        let second = page.event(11).unwrap();
+        assert_eq!((second.raw, second.time, second.event_type), (&b"{}"[..], None, None));
+        assert_eq!(page.event(12).unwrap().event_type, Some(""));
+        assert!(page.event(9).is_none() && page.event(13).is_none());
+    }
+
+    #[test]
+    fn a_damaged_body_is_no_page() {
+        let body = zstd::bulk::compress(&[LAYOUT, 4, 0, 0, 0, b'a'], 1).unwrap();
+        assert!(
+            SpooledPage::decode(&RawPage { first_seq: 1, count: 1, fetched_at: 0, body }).is_none()
+        );
+        let body = b"not zstd at all".to_vec();
+        assert!(
+            SpooledPage::decode(&RawPage { first_seq: 1, count: 1, fetched_at: 0, body }).is_none()
+        );
+    }
+}
