@@ -1,0 +1,94 @@
+//! One reading of one window, from its first page to its last.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::plan::Task;
+use crate::event::Millis;
+use crate::position::{PageToken, PassId};
+use crate::store::seen::Counts;
+use crate::store::sources::{Committed, StoredPass};
+
+/// What a poller knows of a pass that it makes.
+#[derive(Debug)]
+pub struct Pass {
+    /// Which sweep reads what.
+    pub task: Task,
+    /// The server's time when the window was planned.
+    pub planned_at: Millis,
+    /// The server's time when its first page was asked for; none before.
+    pub begun_at: Option<Millis>,
+    /// Its number; none before its first commit.
+    pub id: Option<PassId>,
+    /// The page to ask for next; none for the first.
+    pub token: Option<PageToken>,
+    /// The copies its committed pages have met.
+    pub counts: Counts,
+    /// New events, repeats, late events and pages so far.
+    pub tally: Tally,
+    /// How often its token has expired.
+    pub expired: u32,
+    tokens: HashSet<u64>,
+}
+
+/// What a pass has brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// New events.
+    pub events: u64,
+    /// Records that were known.
+    pub repeats: u64,
+    /// New events that the head had missed.
+    pub late: u64,
+    /// Responses committed.
+    pub pages: u64,
+}
+
+impl Pass {
+    /// A pass that begins with the first page.
+    pub fn new(task: Task, planned_at: Millis) -> Self {
+        Self {
+            task,
+            planned_at,
+            begun_at: None,
+            id: None,
+            token: None,
+            counts: Counts::default(),
+            tally: Tally::default(),
+            expired: 0,
+            tokens: HashSet::new(),
+        }
+    }
+
+    /// A pass that goes on where a stop has cut another off, with its own window. It has a number
+    /// of its own all the same: what the other had counted in memory is gone.
+    pub fn resumed(sweep: usize, stored: StoredPass, planned_at: Millis) -> Self {
+        let task = Task { sweep, window: stored.window };
+        let begun_at = Some(stored.begun_at);
+        Self { begun_at, token: Some(stored.token), ..Self::new(task, planned_at) }
+    }
+
+    /// The same window from its first page, for its token has expired.
+    pub fn restarted(self) -> Self {
+        Self { expired: self.expired + 1, ..Self::new(self.task, self.planned_at) }
+    }
+
+    /// Takes over what a commit brought.
+    pub fn absorb(&mut self, committed: Committed, next: Option<PageToken>) {
+        self.id = Some(committed.pass);
+        self.counts.merge(committed.delta);
+        self.token = next;
+        self.tally.events += committed.events;
+        self.tally.repeats += committed.repeats;
+        self.tally.late += committed.late;
+        self.tally.pages += 1;
+    }
+
+    /// True when the API gives a token that this pass had before: it would go round for ever.
+    pub fn is_repeated(&mut self, token: &PageToken) -> bool {
+        let mut hasher = DefaultHasher::new();
+        token.hash(&mut hasher);
+        let asked = self.token.as_ref() == Some(token);
+        asked || !self.tokens.insert(hasher.finish())
+    }
+}

@@ -1,0 +1,161 @@
+//! What a poller does when a page could not be had, and what it tells of it.
+
+use std::time::Duration;
+
+use tracing::{debug, error, info, warn};
+
+use super::pass::Pass;
+use super::{End, Poller, Then};
+use crate::health::State;
+use crate::position::Window;
+use crate::source::FetchError;
+use crate::store;
+
+impl Poller {
+    /// Keeps a pass, to be gone on with when its sweep is next asked.
+    pub(super) fn suspend(&mut self, pass: Pass) {
+        let sweep = pass.task.sweep;
+        self.suspended[sweep] = Some(pass);
+    }
+
+    pub(super) async fn not_committed(
+        &mut self,
+        pass: Pass,
+        err: store::Error,
+    ) -> Result<Then, store::Error> {
+        if !err.is_full() {
+            return Err(err);
+        }
+        // Nothing of the page is stored: the pass asks for it again.
+        self.failed(pass, FetchError::Retry { after: None, source: err.into() }).await
+    }
+
+    pub(super) async fn failed(
+        &mut self,
+        pass: Pass,
+        err: FetchError,
+    ) -> Result<Then, store::Error> {
+        let task = pass.task;
+        // Another sweep has its turn: one bad window must not starve the head, nor the head it.
+        self.turn = (task.sweep + 1) % self.suspended.len();
+        match err {
+            FetchError::Retry { after, source } => {
+                self.suspend(pass);
+                self.retry(task.window, &source.to_string(), after).await
+            }
+            FetchError::Violation { .. } => {
+                self.suspend(pass);
+                self.violation(task.window, &err.to_string()).await
+            }
+            FetchError::PageExpired { .. } if pass.token.is_some() => {
+                let pass = pass.restarted();
+                info!(window = %task.window, error = %err, "Begins a window again.");
+                if pass.expired < 2 {
+                    self.turn = task.sweep;
+                    self.suspend(pass);
+                    return Ok(Then::GoOn);
+                }
+                self.plan.halve(task);
+                self.retry(task.window, &err.to_string(), None).await
+            }
+            FetchError::TooMuch { .. } if self.plan.halve(task) => {
+                self.turn = task.sweep;
+                info!(window = %task.window, error = %err, "Halves a window.");
+                Ok(Then::GoOn)
+            }
+            FetchError::PageExpired { source } | FetchError::TooMuch { source } => {
+                self.retry(task.window, &source.to_string(), None).await
+            }
+            FetchError::Blocked { source, hint } => {
+                self.suspend(pass);
+                self.blocked(source.to_string(), hint).await
+            }
+        }
+    }
+
+    async fn retry(
+        &mut self,
+        window: Window,
+        error: &str,
+        after: Option<Duration>,
+    ) -> Result<Then, store::Error> {
+        let wait = self.health.retries.next(after);
+        let attempt = self.health.retries.attempt();
+        if self.health.state() == State::Retrying {
+            debug!(%window, attempt, retry_in = ?wait, error, "Fetch failed again.");
+        } else {
+            warn!(%window, attempt, retry_in = ?wait, error, "Fetch failed; will retry.");
+        }
+        self.turn_to(State::Retrying, Some(error)).await?;
+        self.pause_for(wait).await;
+        Ok(Then::GoOn)
+    }
+
+    /// Like a failure, but it will hardly pass by itself: somebody has to know.
+    async fn violation(&mut self, window: Window, error: &str) -> Result<Then, store::Error> {
+        let wait = self.health.retries.next(None);
+        if self.health.turn_to(State::Retrying, Some(error)) {
+            let attempt = self.health.retries.attempt();
+            error!(%window, attempt, retry_in = ?wait, error, "The API does not keep to its contract.");
+            self.remember(Some(error)).await?;
+        }
+        self.pause_for(wait).await;
+        Ok(Then::GoOn)
+    }
+
+    async fn blocked(&mut self, error: String, hint: Option<String>) -> Result<Then, store::Error> {
+        if self.health.state() != State::Blocked {
+            error!(error, hint, "Source is blocked; nothing is lost, and it goes on when mended.");
+        }
+        self.turn_to(State::Blocked, Some(&error)).await?;
+        if self.settings.once {
+            return Ok(Then::End(End::Blocked { error, hint }));
+        }
+        let wait = self.health.probes.next(None);
+        self.pause_for(wait).await;
+        Ok(Then::GoOn)
+    }
+
+    pub(super) async fn recovered(&mut self) -> Result<(), store::Error> {
+        if let Some((was, lasted)) = self.health.works() {
+            info!(%was, ?lasted, "Source works again.");
+            self.remember(None).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a sink has settled something.
+    pub(super) async fn pause(&mut self) -> Result<(), store::Error> {
+        if self.health.state() != State::Paused {
+            warn!(bytes = self.store.spool_bytes(), "The spool is full; polling pauses.");
+        }
+        let mut settled = self.store.settled();
+        self.turn_to(State::Paused, None).await?;
+        // What was settled before the doorbell was taken up.
+        if self.store.make_room(self.settings.spool_max).await? {
+            return Ok(());
+        }
+        tokio::select! {
+            _ = settled.changed() => {}
+            _ = self.stop.wait_for(|stop| *stop) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) async fn pause_for(&mut self, wait: Duration) {
+        let _ = tokio::time::timeout(wait, self.stop.wait_for(|stop| *stop)).await;
+    }
+
+    async fn turn_to(&mut self, state: State, error: Option<&str>) -> Result<(), store::Error> {
+        if self.health.turn_to(state, error) { self.remember(error).await } else { Ok(()) }
+    }
+
+    /// Has `status` show how the source is doing.
+    pub(super) async fn remember(&self, error: Option<&str>) -> Result<(), store::Error> {
+        let state = self.health.state().name();
+        match self.store.source_state(self.origin.id, state, error.map(str::to_owned)).await {
+            Err(err) if !err.is_full() => Err(err),
+            _ => Ok(()),
+        }
+    }
+}
