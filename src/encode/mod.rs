@@ -1,9 +1,13 @@
 //! Makes an event's bytes for a sink. Pure; never parses the record.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use crate::event::Event;
+
+pub mod json;
 
 /// `format = …`: what a delivered event looks like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// The record with one member, `siemferry`, appended as its last.
@@ -11,4 +15,15 @@ pub enum Format {
     Json,
     /// The record alone.
     Raw,
+}
+
+impl Format {
+    /// Appends the encoded event to `out`. It is free of line breaks: records are stored without
+    /// white space outside strings, and inside strings JSON allows none.
+    pub fn encode(self, event: &Event<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::Json => json::encode(event, out),
+            Self::Raw => out.extend_from_slice(event.raw),
+        }
+    }
 }

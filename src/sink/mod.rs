@@ -1,16 +1,26 @@
 //! PLUG POINT: where events are delivered to.
 //!
 //! A sink is one pure half, [`Sink::encode`], and one effect, [`Sink::deliver`].
-//! It is only transport: retries, order and settling are the courier's.
+//! It is only transport: retries, order and settling are the courier's. Never sees the store.
 
+use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use serde::Deserialize;
 
+use crate::encode::Format;
+use crate::event::{Event, Seq, Uid};
+use crate::position::Bookmark;
 use crate::problem::Problem;
 use crate::units::{Bytes, Span};
 
 pub mod file;
+
+/// An error of any library, for the text of our own.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// `[sinks.<name>.<kind>]`: which destination it is, and how it is written to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -21,6 +31,27 @@ pub enum Config {
 }
 
 impl Config {
+    /// Sets the sink up. Nothing is opened before [`Sink::resume`].
+    pub fn build(&self) -> Box<dyn Sink> {
+        match self {
+            Self::File(config) => Box::new(file::FileSink::new(config.clone())),
+        }
+    }
+
+    /// When a batch is full.
+    pub fn batch(&self) -> BatchLimits {
+        match self {
+            Self::File(config) => config.batch,
+        }
+    }
+
+    /// Where the sink begins when it is new.
+    pub fn from(&self) -> From {
+        match self {
+            Self::File(config) => config.from,
+        }
+    }
+
     /// The kind's name, as the configuration has it.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -48,7 +79,7 @@ impl Config {
 #[serde(default, deny_unknown_fields)]
 pub struct BatchLimits {
     /// At most this many events.
-    pub events: std::num::NonZeroU32,
+    pub events: NonZeroU32,
     /// At most this many encoded bytes; a single longer event goes alone.
     pub bytes: Bytes,
     /// How long a batch that is not full waits for more.
@@ -65,7 +96,7 @@ impl BatchLimits {
 impl Default for BatchLimits {
     fn default() -> Self {
         Self {
-            events: std::num::NonZeroU32::new(5000).expect("5000 is not zero"),
+            events: NonZeroU32::new(5000).expect("5000 is not zero"),
             bytes: Bytes::mebibytes(2),
             wait: Span::seconds(0),
         }
@@ -81,4 +112,93 @@ pub enum From {
     Now,
     /// With the oldest event that the spool still holds.
     Kept,
+}
+
+/// Encoded events on their way, one behind the other.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The messages' bytes.
+    pub bytes: Vec<u8>,
+    /// Where each message ends in `bytes`.
+    pub ends: Vec<usize>,
+}
+
+impl Batch {
+    /// The messages, in the order of their events.
+    pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
+}
+
+/// What a delivery leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// What the sink needs to resume behind this batch.
+    pub bookmark: Option<Bookmark>,
+}
+
+/// Why a batch was not delivered, named for what the courier must do.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// Deliver the same batch again, with the same bytes.
+    #[error("{source}")]
+    Retry {
+        /// What the destination asked us to wait.
+        after: Option<Duration>,
+        /// What went wrong.
+        source: BoxError,
+    },
+    /// No event is at fault: keep everything until somebody has acted.
+    #[error("{source}")]
+    Blocked {
+        /// What is wrong.
+        source: BoxError,
+        /// What to do.
+        hint: Option<String>,
+    },
+}
+
+/// An event that follows the settled ones, as the sink would send it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Its number.
+    pub seq: Seq,
+    /// Its identity.
+    pub uid: Uid,
+    /// Its bytes in the format asked for.
+    pub bytes: Vec<u8>,
+}
+
+/// The events that follow the settled ones, for a sink that finds out which of them it holds.
+#[async_trait]
+pub trait Upcoming: Send {
+    /// The next of them, encoded; none when there is no later one.
+    async fn next(&mut self, format: Format) -> Result<Option<Encoded>, BoxError>;
+}
+
+/// What a sink has found out when it resumes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// How many of the upcoming events it holds already.
+    pub adopted: u64,
+    /// Where it stands now.
+    pub bookmark: Option<Bookmark>,
+}
+
+/// Delivers to one configured destination.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Opens the destination and finds out what it holds beyond the bookmark.
+    async fn resume(
+        &mut self,
+        bookmark: Option<&Bookmark>,
+        upcoming: &mut dyn Upcoming,
+    ) -> Result<Resumed, DeliveryError>;
+
+    /// Appends the event's message to `out`. Pure.
+    fn encode(&self, event: &Event<'_>, out: &mut Vec<u8>);
+
+    /// Delivers a batch; when it returns a receipt, the batch is on stable storage.
+    async fn deliver(&self, batch: &Arc<Batch>) -> Result<Receipt, DeliveryError>;
 }
