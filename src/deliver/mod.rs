@@ -1,0 +1,297 @@
+//! The courier: carries spooled events to one sink.
+//!
+//! Takes a batch, has the sink encode and deliver it, and settles the result together with the
+//! sink's bookmark. Never drops an event: what cannot be delivered stays in the spool.
+//! Does not know what kind of sink it serves, and holds no queue of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use crate::encode::Format;
+use crate::event::{Event, Seq};
+use crate::health::{Health, State};
+use crate::position::Bookmark;
+use crate::sink::{Batch, BatchLimits, BoxError, DeliveryError, Encoded, Receipt, Sink, Upcoming};
+use crate::store::sinks::Registered;
+use crate::store::{self, SinkId, SpooledPage, Store, wall_clock};
+
+/// What a courier is told from outside, besides the doorbell of the store.
+#[derive(Clone)]
+pub struct Orders {
+    /// Becomes true when it is to end after the delivery in hand.
+    pub stop: watch::Receiver<bool>,
+    /// Becomes true when it is to end as soon as nothing waits.
+    pub finish: watch::Receiver<bool>,
+}
+
+/// How a courier came to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to stop.
+    Stopped,
+    /// Nothing waits any more.
+    Done,
+}
+
+/// Serves one sink.
+pub struct Courier {
+    id: SinkId,
+    sink: Box<dyn Sink>,
+    limits: BatchLimits,
+    store: Store,
+    orders: Orders,
+    settled: Seq,
+    spool: Cursor,
+    health: Health,
+}
+
+/// Reads the spool page by page.
+struct Cursor {
+    store: Store,
+    page: Option<SpooledPage>,
+}
+
+impl Courier {
+    /// Takes up a sink where the store stands.
+    pub fn new(
+        sink: Box<dyn Sink>,
+        limits: BatchLimits,
+        store: Store,
+        registered: &Registered,
+        orders: Orders,
+    ) -> Self {
+        let seed = u64::from(std::process::id()) ^ wall_clock().cast_unsigned();
+        Self {
+            id: registered.id,
+            settled: registered.settled,
+            spool: Cursor { store: store.clone(), page: None },
+            health: Health::new(Duration::from_millis(500), Duration::from_secs(60), seed),
+            sink,
+            limits,
+            store,
+            orders,
+        }
+    }
+
+    /// Delivers until told to stop.
+    ///
+    /// # Errors
+    /// When the store fails in a way that waiting does not mend.
+    pub async fn run(mut self, bookmark: Option<Bookmark>) -> Result<End, store::Error> {
+        // What the last run left in the store says nothing about this one.
+        self.remember(None).await?;
+        if !self.resume(bookmark).await? {
+            return Ok(End::Stopped);
+        }
+        loop {
+            if let Some(end) = self.wait_for_events().await {
+                return Ok(end);
+            }
+            let Some((batch, last)) = self.batch().await? else { continue };
+            let Some(receipt) = self.deliver(&Arc::new(batch)).await? else {
+                return Ok(End::Stopped);
+            };
+            self.settle(last, receipt).await?;
+        }
+    }
+
+    /// Lets the sink find out what it holds already; false when told to stop before it could.
+    async fn resume(&mut self, bookmark: Option<Bookmark>) -> Result<bool, store::Error> {
+        loop {
+            let mut upcoming = Spooled { cursor: &mut self.spool, next: self.settled + 1 };
+            match self.sink.resume(bookmark.as_ref(), &mut upcoming).await {
+                Ok(resumed) => {
+                    self.works_again().await?;
+                    let receipt = Receipt { bookmark: resumed.bookmark };
+                    self.settle(self.settled + resumed.adopted, receipt).await?;
+                    return Ok(true);
+                }
+                Err(err) => {
+                    if !self.failed(err).await? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until something is to be delivered; says how to end when it is time.
+    async fn wait_for_events(&mut self) -> Option<End> {
+        let mut committed = self.store.committed();
+        loop {
+            if *self.orders.stop.borrow() {
+                return Some(End::Stopped);
+            }
+            // Asked before the doorbell is read: what is committed later than this is not missed.
+            let finish = *self.orders.finish.borrow();
+            let last = *committed.borrow_and_update();
+            if last > self.settled {
+                if finish || last - self.settled >= Seq::from(self.limits.events.get()) {
+                    return None;
+                }
+                self.pause_for(self.limits.wait.duration()).await;
+                return None;
+            }
+            if finish {
+                return Some(End::Done);
+            }
+            tokio::select! {
+                _ = committed.changed() => {}
+                _ = self.orders.stop.wait_for(|stop| *stop) => {}
+                _ = self.orders.finish.wait_for(|finish| *finish) => {}
+            }
+        }
+    }
+
+    /// The next events, encoded, and the number of the last.
+    async fn batch(&mut self) -> Result<Option<(Batch, Seq)>, store::Error> {
+        let mut batch = Batch::default();
+        let mut last = self.settled;
+        let most_events = self.limits.events.get() as usize;
+        let most_bytes = usize::try_from(self.limits.bytes.get()).unwrap_or(usize::MAX);
+        while batch.ends.len() < most_events {
+            let Some(page) = self.spool.page(last).await? else { break };
+            let Some(event) = page.first_after(last) else { break };
+            let before = batch.bytes.len();
+            self.sink.encode(&event, &mut batch.bytes);
+            if batch.bytes.len() > most_bytes && before > 0 {
+                batch.bytes.truncate(before);
+                break;
+            }
+            last = event.seq;
+            batch.ends.push(batch.bytes.len());
+        }
+        Ok((last > self.settled).then_some((batch, last)))
+    }
+
+    /// Delivers one batch, however long it takes; none when told to stop before it went through.
+    async fn deliver(&mut self, batch: &Arc<Batch>) -> Result<Option<Receipt>, store::Error> {
+        let begun = Instant::now();
+        loop {
+            // Never cancelled: half an effect would have to be found out about later.
+            match self.sink.deliver(batch).await {
+                Ok(receipt) => {
+                    self.works_again().await?;
+                    debug!(events = batch.ends.len(), bytes = batch.bytes.len(),
+                        elapsed = ?begun.elapsed(), "Batch delivered.");
+                    return Ok(Some(receipt));
+                }
+                Err(err) => {
+                    if !self.failed(err).await? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a delivery final. A full disk delays that, and with it the next delivery.
+    async fn settle(&mut self, to: Seq, receipt: Receipt) -> Result<(), store::Error> {
+        loop {
+            let bookmark = receipt.bookmark.clone();
+            match self.store.settle(self.id, self.settled, to, bookmark).await {
+                Ok(()) => {
+                    self.settled = to;
+                    return self.works_again().await;
+                }
+                Err(err) if err.is_full() => {
+                    let source = err.into();
+                    let told = DeliveryError::Retry { after: None, source };
+                    if !self.failed(told).await? {
+                        // The sink finds out at the next start that it holds these events.
+                        return Ok(());
+                    }
+                }
+                Err(err) => return Err(err),
+            }
+        }
+    }
+
+    /// Tells once, waits; false when told to stop.
+    async fn failed(&mut self, err: DeliveryError) -> Result<bool, store::Error> {
+        let error = err.to_string();
+        let (state, wait) = match err {
+            DeliveryError::Retry { after, .. } => {
+                let wait = self.health.retries.next(after);
+                let attempt = self.health.retries.attempt();
+                if self.health.state() == State::Ok {
+                    warn!(attempt, retry_in = ?wait, error, "Delivery failed; will retry.");
+                } else {
+                    debug!(attempt, retry_in = ?wait, error, "Delivery failed again.");
+                }
+                (State::Retrying, wait)
+            }
+            DeliveryError::Blocked { hint, .. } => {
+                if self.health.state() != State::Blocked {
+                    error!(
+                        error,
+                        hint, "Sink is blocked; nothing is lost, and it goes on when mended."
+                    );
+                }
+                (State::Blocked, self.health.probes.next(None))
+            }
+        };
+        if self.health.turn_to(state, Some(&error)) {
+            self.remember(Some(error)).await?;
+        }
+        self.pause_for(wait).await;
+        Ok(!*self.orders.stop.borrow())
+    }
+
+    async fn works_again(&mut self) -> Result<(), store::Error> {
+        if let Some((was, lasted)) = self.health.works() {
+            info!(%was, ?lasted, "Sink works again.");
+            self.remember(None).await?;
+        }
+        Ok(())
+    }
+
+    /// Has `status` show how the sink is doing.
+    async fn remember(&self, error: Option<String>) -> Result<(), store::Error> {
+        match self.store.sink_state(self.id, self.health.state().name(), error).await {
+            Err(err) if !err.is_full() => Err(err),
+            _ => Ok(()),
+        }
+    }
+
+    async fn pause_for(&mut self, wait: Duration) {
+        let _ = tokio::time::timeout(wait, self.orders.stop.wait_for(|stop| *stop)).await;
+    }
+}
+
+impl Cursor {
+    /// The page that holds the first event after `seq`.
+    async fn page(&mut self, seq: Seq) -> Result<Option<&SpooledPage>, store::Error> {
+        if self.page.as_ref().is_none_or(|page| page.event(seq + 1).is_none()) {
+            self.page = self.store.page_after(seq).await?;
+        }
+        Ok(self.page.as_ref())
+    }
+}
+
+/// The events behind the settled ones, as a resuming sink asks for them.
+struct Spooled<'a> {
+    cursor: &'a mut Cursor,
+    next: Seq,
+}
+
+#[async_trait]
+impl Upcoming for Spooled<'_> {
+    async fn next(&mut self, format: Format) -> Result<Option<Encoded>, BoxError> {
+        let Some(page) = self.cursor.page(self.next - 1).await? else { return Ok(None) };
+        let Some(event) = page.first_after(self.next - 1) else { return Ok(None) };
+        self.next = event.seq + 1;
+        Ok(Some(encoded(&event, format)))
+    }
+}
+
+fn encoded(event: &Event<'_>, format: Format) -> Encoded {
+    let mut bytes = Vec::new();
+    format.encode(event, &mut bytes);
+    Encoded { seq: event.seq, uid: event.uid, bytes }
+}
