@@ -1,9 +1,15 @@
 //! siemferry
-
+pub mod backoff;
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod deliver;
 pub mod encode;
 pub mod event;
+pub mod health;
+pub mod http;
 pub mod log;
+pub mod poll;
 pub mod position;
 pub mod problem;
 pub mod secret;

@@ -1,3 +1,7 @@
 //! Parses arguments, runs the verb, turns an error into an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    siemferry::cli::main()
+}

@@ -66,6 +66,11 @@ impl Config {
         Ok(Secret(value.into()))
     }
 
+    /// A value that is known already.
+    pub fn plain(value: &str) -> Self {
+        Self::Plain(Plain(value.into()))
+    }
+
     /// Whether the value stands in the configuration itself.
     pub const fn is_plain(&self) -> bool {
         matches!(self, Self::Plain(_))

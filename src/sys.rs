@@ -4,13 +4,13 @@
 //! operating system's own access lists decide.
 
 pub use imp::{
-    create_dir_private, effective_user, free_bytes, inode, is_network_fs, mode, no_follow, no_wait,
-    open_private, owner, set_mode, sync_dir,
+    create_dir_private, effective_user, inode, is_network_fs, mode, no_follow, no_wait,
+    on_stop_signals, open_private, owner, set_mode, sync_dir,
 };
 
 #[cfg(unix)]
 mod imp {
-    use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+    use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
     use std::io;
     use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
     use std::path::Path;
@@ -27,15 +27,23 @@ mod imp {
         Ok(file.metadata()?.mode() & 0o7777)
     }
 
-    /// Device and inode number of an open file: its identity while it exists.
-    pub fn inode(file: &File) -> io::Result<(u64, u64)> {
-        let metadata = file.metadata()?;
-        Ok((metadata.dev(), metadata.ino()))
+    /// Device and inode number of a file: its identity while it exists.
+    pub fn inode(metadata: &Metadata) -> (u64, u64) {
+        (metadata.dev(), metadata.ino())
     }
 
     /// The numeric user this process acts as.
     pub fn effective_user() -> u32 {
         rustix::process::geteuid().as_raw()
+    }
+
+    /// Calls `asked` at each SIGINT and SIGTERM, in a thread of its own.
+    pub fn on_stop_signals(mut asked: impl FnMut() + Send + 'static) -> io::Result<()> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        let listen = move || signals.forever().for_each(|_| asked());
+        std::thread::Builder::new().name("signals".into()).spawn(listen)?;
+        Ok(())
     }
 
     /// Opens a file for reading and writing; a missing one is created for its owner alone.
@@ -50,9 +58,9 @@ mod imp {
         DirBuilder::new().recursive(true).mode(0o700).create(path)
     }
 
-    /// Sets the permission bits of what is at `path`.
-    pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-        std::fs::set_permissions(path, Permissions::from_mode(mode))
+    /// Sets the permission bits of an open file or directory.
+    pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+        file.set_permissions(Permissions::from_mode(mode))
     }
 
     /// Makes the names in a directory survive a power cut.
@@ -73,12 +81,6 @@ mod imp {
     fn with(options: &mut OpenOptions, flags: OFlags) -> &mut OpenOptions {
         let flags = flags.bits().try_into().expect("an open flag fits the C type");
         options.custom_flags(flags)
-    }
-
-    /// The bytes an ordinary user can still write to the file system that holds `path`.
-    pub fn free_bytes(path: &Path) -> io::Result<u64> {
-        let space = rustix::fs::statvfs(path)?;
-        Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
     /// The kind of network file system that holds `path`, which must exist; none for a local one.
@@ -105,7 +107,7 @@ mod imp {
 
 #[cfg(not(unix))]
 mod imp {
-    use std::fs::{File, OpenOptions};
+    use std::fs::{File, Metadata, OpenOptions};
     use std::io;
     use std::path::Path;
 
@@ -119,14 +121,19 @@ mod imp {
         Ok(0o600)
     }
 
-    /// Device and inode number of an open file: not known here.
-    pub fn inode(_: &File) -> io::Result<(u64, u64)> {
-        Ok((0, 0))
+    /// Device and inode number of a file: not known here.
+    pub fn inode(_: &Metadata) -> (u64, u64) {
+        (0, 0)
     }
 
     /// The numeric user this process acts as: not known here.
     pub fn effective_user() -> u32 {
         0
+    }
+
+    /// Does nothing here: the process ends as the operating system ends it, which is safe.
+    pub fn on_stop_signals(_: impl FnMut() + Send + 'static) -> io::Result<()> {
+        Ok(())
     }
 
     /// Opens a file for reading and writing, creating it where it is missing.
@@ -140,7 +147,7 @@ mod imp {
     }
 
     /// Does nothing here.
-    pub fn set_mode(_: &Path, _: u32) -> io::Result<()> {
+    pub fn set_mode(_: &File, _: u32) -> io::Result<()> {
         Ok(())
     }
 
@@ -157,11 +164,6 @@ mod imp {
     /// Does nothing here.
     pub fn no_wait(options: &mut OpenOptions) -> &mut OpenOptions {
         options
-    }
-
-    /// The free bytes: not known here.
-    pub fn free_bytes(_: &Path) -> io::Result<u64> {
-        Ok(u64::MAX)
     }
 
     /// The kind of network file system: not known here.
@@ -242,8 +244,9 @@ mod tests {
         assert_eq!(mode(&file).unwrap(), 0o600);
         assert_eq!(mode(&std::fs::File::open(&dir).unwrap()).unwrap(), 0o700);
         assert_eq!(owner(&file).unwrap(), effective_user());
-        assert_eq!(inode(&file).unwrap(), inode(&open_private(&path).unwrap()).unwrap());
-        set_mode(&path, 0o640).unwrap();
+        let again = open_private(&path).unwrap();
+        assert_eq!(inode(&file.metadata().unwrap()), inode(&again.metadata().unwrap()));
+        set_mode(&file, 0o640).unwrap();
         assert_eq!(mode(&file).unwrap(), 0o640);
         sync_dir(&dir).unwrap();
     }
@@ -267,7 +270,6 @@ mod tests {
     fn the_file_system_of_a_directory_is_examined() {
         let home = tempfile::tempdir().unwrap();
 
-        assert!(free_bytes(home.path()).unwrap() > 0);
         assert!(is_network_fs(home.path()).is_ok());
         assert!(is_network_fs(&home.path().join("missing")).is_err());
     }

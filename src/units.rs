@@ -81,6 +81,17 @@ impl Start {
     pub const fn ago(span: Span) -> Self {
         Self::Ago(span)
     }
+
+    /// The second it means when a first run is made at `now`.
+    pub fn second(self, now: DateTime<Utc>) -> i64 {
+        match self {
+            Self::At(second) => second,
+            Self::Ago(span) => {
+                let ago = i64::try_from(span.duration().as_secs()).unwrap_or(i64::MAX);
+                now.timestamp().saturating_sub(ago)
+            }
+        }
+    }
 }
 
 /// The text is not of the form that the type expects.

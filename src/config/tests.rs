@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
@@ -40,7 +41,7 @@ impl Home {
     }
 
     fn mode(self, name: &str, mode: u32) -> Self {
-        set_mode(&self.path(name), mode).unwrap();
+        set_mode(&File::open(self.path(name)).unwrap(), mode).unwrap();
         self
     }
 
@@ -355,7 +356,7 @@ mod values {
     fn a_region_must_be_known() {
         source_with("region = 'mars'").is_refused(
             "`c.toml`: `sources.acme.keeper.region`: unknown region `mars`",
-            "the regions are `us`, `eu`, `au`, `ca`, `jp`, `govcloud`; `base_url` names any other host",
+            "the regions are `au`, `ca`, `eu`, `govcloud`, `jp`, `us`; `base_url` names any other host",
         );
     }
 

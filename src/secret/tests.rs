@@ -17,7 +17,7 @@ fn home_with(content: &[u8], mode: u32) -> (TempDir, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("token");
     std::fs::write(&path, content).unwrap();
-    crate::sys::set_mode(&path, mode).unwrap();
+    crate::sys::set_mode(&std::fs::File::open(&path).unwrap(), mode).unwrap();
     (home, path)
 }
 

@@ -1,0 +1,21 @@
+//! SIGINT and SIGTERM: the first ends the work in hand, the second ends the process at once.
+
+use tokio::sync::watch;
+
+use super::{FAILED, Failure};
+use crate::sys;
+
+/// Becomes true when the process is asked to stop.
+pub fn stop() -> Result<watch::Receiver<bool>, Failure> {
+    let stop = watch::Sender::new(false);
+    let asked = stop.subscribe();
+    let on_signal = move || {
+        if stop.send_replace(true) {
+            // Nothing is lost: the store accounts for what was under way.
+            std::process::exit(i32::from(FAILED));
+        }
+    };
+    sys::on_stop_signals(on_signal)
+        .map_err(|err| Failure::new(FAILED, format!("listen for signals: {err}"), None))?;
+    Ok(asked)
+}
