@@ -1,1 +1,7 @@
-//! tests
+//! One test binary: a module per subject, black-box wherever a process can be started.
+
+/// What the tests stand on: the simulated API, the real binary, a directory.
+mod rig;
+
+/// `kill -9` at random instants loses and doubles nothing.
+mod kills;

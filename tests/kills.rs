@@ -1,0 +1,78 @@
+//! `kill -9` at random instants, while events flow, arrive late, repeat and share seconds.
+
+use std::time::Duration;
+
+use siemferry::sim::{self, Clock, Options, Rng};
+
+use crate::rig::{Home, Sim};
+
+const EVENTS: usize = 20_000;
+const DAY: i64 = 86_400_000;
+const END: i64 = 1_790_000_000_000;
+
+/// How often the daemon is killed.
+fn kills() -> usize {
+    let wanted = std::env::var("SIEMFERRY_KILLS").ok();
+    wanted.map_or(200, |kills| kills.parse().expect("SIEMFERRY_KILLS is a number"))
+}
+
+fn home(sim: &Sim) -> Home {
+    let start = chrono::DateTime::from_timestamp_millis(END - 7 * DAY).unwrap().to_rfc3339();
+    let source = format!(
+        "start = \"{start}\"\npoll_every = \"10ms\"\nmax_window = \"12h\"\n\
+         resweep = [\"10m\", \"1h\", \"6h\"]"
+    );
+    Home::new(&sim.api.url(), &source, "batch = { events = 100 }")
+}
+
+#[test]
+fn every_event_is_in_the_file_once_whenever_the_daemon_is_killed() {
+    let kills = kills();
+    let options = Options {
+        clock: Clock::Manual(END - 7 * DAY + 1),
+        page_cap: 20,
+        token_lifetime: Some(Duration::from_secs(4 * 3600)),
+        ..Options::default()
+    };
+    let sim = Sim::start(options);
+    sim.api.add_all(sim::week(11, END, EVENTS));
+    // The week passes with the requests, so that events flow until the last kill.
+    let (clock, requests_a_kill) = (sim.api.clone(), 24);
+    let step = 7 * DAY * 10 / i64::try_from(kills * requests_a_kill).unwrap();
+    sim.api.fault_when(move |request| {
+        if request.number % 10 == 0 && clock.now() < END {
+            clock.advance(step);
+        }
+        None
+    });
+    let home = home(&sim);
+    let mut random = Rng::new(5);
+
+    let mut under_way = 0;
+    for _ in 0..kills {
+        let asked = sim.api.requests();
+        let mut daemon = home.spawn();
+        sim.wait_for_requests(asked + 1 + random.below(2 * requests_a_kill as u64));
+        std::thread::park_timeout(Duration::from_micros(random.below(6000)));
+        daemon.kill();
+        let written = home.lines().len();
+        under_way += usize::from(written > 0 && written < EVENTS);
+    }
+    sim.api.mend();
+    let settled_at = sim.api.world().settled_at(END).unwrap();
+    sim.api.set_now(settled_at.max(END) + DAY);
+    home.run_once_well();
+
+    let report = home.compare(&sim.api);
+    assert!(report.is_exact(), "{report}\n{:?}", report.doubled_examples);
+    assert_eq!(report.held, EVENTS);
+    let counted = [
+        ("adopted lines", home.logged("Adopted lines")),
+        ("resumed tokens", home.logged("Goes on with an interrupted window.")),
+        ("restarted passes", home.logged("Begins an interrupted window again.")),
+        ("torn ends", home.logged("Cut the torn end")),
+    ];
+    println!("{kills} kills, {under_way} of them under way: {counted:?}; {}", home.status());
+    assert!(under_way * 4 >= kills * 3, "{under_way} of {kills} kills hit the flow");
+    assert!(counted[..3].iter().all(|(_, count)| *count > 0), "{counted:?}");
+}
