@@ -200,7 +200,7 @@ struct Tasks {
     pollers: JoinSet<(String, anyhow::Result<poll::End>)>,
     couriers: JoinSet<(String, anyhow::Result<deliver::End>)>,
     janitor: JoinSet<()>,
-    /// The sources that were blocked, reading once.
+    /// The sources and sinks that were blocked, reading once.
     blocked: Vec<Waiting>,
 }
 
@@ -228,8 +228,7 @@ impl Tasks {
                     }
                 }
                 Some(ended) = self.couriers.join_next() => {
-                    let (name, ended) = ended?;
-                    ended.with_context(|| format!("deliver to sink `{name}`"))?;
+                    self.courier_ended(ended)?;
                     if self.couriers.is_empty() {
                         let blocked = std::mem::take(&mut self.blocked);
                         return Ok(if blocked.is_empty() { Outcome::Done } else { Outcome::Waiting(blocked) });
@@ -253,6 +252,18 @@ impl Tasks {
         if let poll::End::Blocked { error, hint } = ended {
             self.blocked
                 .push(Waiting { text: format!("source `{name}` is blocked: {error}"), hint });
+        }
+        Ok(())
+    }
+
+    fn courier_ended(
+        &mut self,
+        ended: Result<(String, anyhow::Result<deliver::End>), tokio::task::JoinError>,
+    ) -> anyhow::Result<()> {
+        let (name, ended) = ended?;
+        let ended = ended.with_context(|| format!("deliver to sink `{name}`"))?;
+        if let deliver::End::Blocked { error, hint } = ended {
+            self.blocked.push(Waiting { text: format!("sink `{name}` is blocked: {error}"), hint });
         }
         Ok(())
     }

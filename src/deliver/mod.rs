@@ -36,6 +36,13 @@ pub enum End {
     Stopped,
     /// Nothing waits any more.
     Done,
+    /// It was to finish, and is blocked.
+    Blocked {
+        /// By what.
+        error: String,
+        /// What to do.
+        hint: Option<String>,
+    },
 }
 
 /// Serves one sink.
@@ -85,35 +92,37 @@ impl Courier {
     pub async fn run(mut self, bookmark: Option<Bookmark>) -> Result<End, store::Error> {
         // What the last run left in the store says nothing about this one.
         self.remember(None).await?;
-        if !self.resume(bookmark).await? {
-            return Ok(End::Stopped);
+        if let Some(end) = self.resume(bookmark).await? {
+            return Ok(end);
         }
         loop {
             if let Some(end) = self.wait_for_events().await {
                 return Ok(end);
             }
             let Some((batch, last)) = self.batch().await? else { continue };
-            let Some(receipt) = self.deliver(&Arc::new(batch)).await? else {
-                return Ok(End::Stopped);
+            let receipt = match self.deliver(&Arc::new(batch)).await? {
+                Ok(receipt) => receipt,
+                Err(end) => return Ok(end),
             };
-            self.settle(last, receipt).await?;
+            if let Some(end) = self.settle(last, receipt).await? {
+                return Ok(end);
+            }
         }
     }
 
-    /// Lets the sink find out what it holds already; false when told to stop before it could.
-    async fn resume(&mut self, bookmark: Option<Bookmark>) -> Result<bool, store::Error> {
+    /// Lets the sink find out what it holds already; says how to end when it comes to that.
+    async fn resume(&mut self, bookmark: Option<Bookmark>) -> Result<Option<End>, store::Error> {
         loop {
             let mut upcoming = Spooled { cursor: &mut self.spool, next: self.settled + 1 };
             match self.sink.resume(bookmark.as_ref(), &mut upcoming).await {
                 Ok(resumed) => {
                     self.works_again().await?;
                     let receipt = Receipt { bookmark: resumed.bookmark };
-                    self.settle(self.settled + resumed.adopted, receipt).await?;
-                    return Ok(true);
+                    return self.settle(self.settled + resumed.adopted, receipt).await;
                 }
                 Err(err) => {
-                    if !self.failed(err).await? {
-                        return Ok(false);
+                    if let Some(end) = self.failed(err).await? {
+                        return Ok(Some(end));
                     }
                 }
             }
@@ -169,21 +178,21 @@ impl Courier {
         Ok((last > self.settled).then_some((batch, last)))
     }
 
-    /// Delivers one batch, however long it takes; none when told to stop before it went through.
-    async fn deliver(&mut self, batch: &Arc<Batch>) -> Result<Option<Receipt>, store::Error> {
+    /// Delivers one batch, however long it takes, unless it is time to end.
+    async fn deliver(&mut self, batch: &Arc<Batch>) -> Result<Result<Receipt, End>, store::Error> {
         let begun = Instant::now();
         loop {
             // Never cancelled: half an effect would have to be found out about later.
             match self.sink.deliver(batch).await {
                 Ok(receipt) => {
                     self.works_again().await?;
-                    debug!(events = batch.ends.len(), bytes = batch.bytes.len(),
-                        elapsed = ?begun.elapsed(), "Batch delivered.");
-                    return Ok(Some(receipt));
+                    let (events, bytes) = (batch.ends.len(), batch.bytes.len());
+                    debug!(events, bytes, elapsed = ?begun.elapsed(), "Batch delivered.");
+                    return Ok(Ok(receipt));
                 }
                 Err(err) => {
-                    if !self.failed(err).await? {
-                        return Ok(None);
+                    if let Some(end) = self.failed(err).await? {
+                        return Ok(Err(end));
                     }
                 }
             }
@@ -191,20 +200,20 @@ impl Courier {
     }
 
     /// Makes a delivery final. A full disk delays that, and with it the next delivery.
-    async fn settle(&mut self, to: Seq, receipt: Receipt) -> Result<(), store::Error> {
+    async fn settle(&mut self, to: Seq, receipt: Receipt) -> Result<Option<End>, store::Error> {
         loop {
             let bookmark = receipt.bookmark.clone();
             match self.store.settle(self.id, self.settled, to, bookmark).await {
                 Ok(()) => {
                     self.settled = to;
-                    return self.works_again().await;
+                    self.works_again().await?;
+                    return Ok(None);
                 }
                 Err(err) if err.is_full() => {
-                    let source = err.into();
-                    let told = DeliveryError::Retry { after: None, source };
-                    if !self.failed(told).await? {
-                        // The sink finds out at the next start that it holds these events.
-                        return Ok(());
+                    let told = DeliveryError::Retry { after: None, source: err.into() };
+                    // Told to end, the sink finds out at the next start that it holds these events.
+                    if let Some(end) = self.failed(told).await? {
+                        return Ok(Some(end));
                     }
                 }
                 Err(err) => return Err(err),
@@ -212,35 +221,52 @@ impl Courier {
         }
     }
 
-    /// Tells once, waits; false when told to stop.
-    async fn failed(&mut self, err: DeliveryError) -> Result<bool, store::Error> {
+    /// Tells once and waits; says how to end when it comes to that.
+    async fn failed(&mut self, err: DeliveryError) -> Result<Option<End>, store::Error> {
         let error = err.to_string();
-        let (state, wait) = match err {
+        let ends = match err {
             DeliveryError::Retry { after, .. } => {
-                let wait = self.health.retries.next(after);
-                let attempt = self.health.retries.attempt();
-                if self.health.state() == State::Ok {
-                    warn!(attempt, retry_in = ?wait, error, "Delivery failed; will retry.");
-                } else {
-                    debug!(attempt, retry_in = ?wait, error, "Delivery failed again.");
-                }
-                (State::Retrying, wait)
+                self.retry(&error, after).await?;
+                None
             }
             DeliveryError::Blocked { hint, .. } => {
-                if self.health.state() != State::Blocked {
-                    error!(
-                        error,
-                        hint, "Sink is blocked; nothing is lost, and it goes on when mended."
-                    );
-                }
-                (State::Blocked, self.health.probes.next(None))
+                self.blocked(&error, hint.as_deref()).await?;
+                self.orders.finish.borrow().then_some(End::Blocked { error, hint })
             }
         };
-        if self.health.turn_to(state, Some(&error)) {
+        Ok(if *self.orders.stop.borrow() { Some(End::Stopped) } else { ends })
+    }
+
+    async fn retry(&mut self, error: &str, after: Option<Duration>) -> Result<(), store::Error> {
+        let wait = self.health.retries.next(after);
+        let attempt = self.health.retries.attempt();
+        if self.health.state() == State::Ok {
+            warn!(attempt, retry_in = ?wait, error, "Delivery failed; will retry.");
+        } else {
+            debug!(attempt, retry_in = ?wait, error, "Delivery failed again.");
+        }
+        if self.health.turn_to(State::Retrying, Some(error)) {
             self.remember(Some(error)).await?;
         }
         self.pause_for(wait).await;
-        Ok(!*self.orders.stop.borrow())
+        Ok(())
+    }
+
+    /// Waits for the next probe, or until there is nothing else to wait for.
+    async fn blocked(&mut self, error: &str, hint: Option<&str>) -> Result<(), store::Error> {
+        if self.health.state() != State::Blocked {
+            error!(error, hint, "Sink is blocked; nothing is lost, and it goes on when mended.");
+        }
+        if self.health.turn_to(State::Blocked, Some(error)) {
+            self.remember(Some(error)).await?;
+        }
+        let wait = self.health.probes.next(None);
+        let mut finish = self.orders.finish.clone();
+        tokio::select! {
+            () = self.pause_for(wait) => {}
+            _ = finish.wait_for(|finish| *finish) => {}
+        }
+        Ok(())
     }
 
     async fn works_again(&mut self) -> Result<(), store::Error> {
@@ -252,8 +278,9 @@ impl Courier {
     }
 
     /// Has `status` show how the sink is doing.
-    async fn remember(&self, error: Option<String>) -> Result<(), store::Error> {
-        match self.store.sink_state(self.id, self.health.state().name(), error).await {
+    async fn remember(&self, error: Option<&str>) -> Result<(), store::Error> {
+        let state = self.health.state().name();
+        match self.store.sink_state(self.id, state, error.map(str::to_owned)).await {
             Err(err) if !err.is_full() => Err(err),
             _ => Ok(()),
         }
