@@ -169,7 +169,12 @@ impl Poller {
     }
 
     fn pass_for(&mut self, task: Task, now: Millis) -> Pass {
-        if let Some(pass) = self.suspended[task.sweep].take() {
+        let suspended = self.suspended[task.sweep].take();
+        // A pass between the pages of another may raise copies that the other had met.
+        for other in self.suspended.iter_mut().flatten() {
+            other.is_whole = false;
+        }
+        if let Some(pass) = suspended {
             return pass;
         }
         let age = self.plan.age(task.sweep);
@@ -236,7 +241,7 @@ impl Poller {
         begun: Instant,
     ) -> Result<Then, store::Error> {
         let begun_at = pass.begun_at.unwrap_or(pass.planned_at);
-        let moves = self.plan.moves(pass.task, begun_at);
+        let moves = self.plan.moves(pass.task, begun_at, pass.is_whole);
         commit.drained.clone_from(&moves);
         match self.store.commit_page(commit).await {
             Ok(committed) => pass.absorb(committed, None),

@@ -28,6 +28,9 @@ pub struct Pass {
     pub tally: Tally,
     /// How often its token has expired.
     pub expired: u32,
+    /// True while it has itself counted every copy from its first page on. What another has counted
+    /// too low is left for a later sweep to read.
+    pub is_whole: bool,
     tokens: HashSet<u64>,
 }
 
@@ -56,6 +59,7 @@ impl Pass {
             counts: Counts::default(),
             tally: Tally::default(),
             expired: 0,
+            is_whole: true,
             tokens: HashSet::new(),
         }
     }
@@ -65,7 +69,8 @@ impl Pass {
     pub fn resumed(sweep: usize, stored: StoredPass, planned_at: Millis) -> Self {
         let task = Task { sweep, window: stored.window };
         let begun_at = Some(stored.begun_at);
-        Self { begun_at, token: Some(stored.token), ..Self::new(task, planned_at) }
+        let token = Some(stored.token);
+        Self { begun_at, token, is_whole: false, ..Self::new(task, planned_at) }
     }
 
     /// The same window from its first page, for its token has expired.

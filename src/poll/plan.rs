@@ -83,13 +83,15 @@ impl Plan {
     /// server's clock. The first is the task's own.
     ///
     /// An older sweep that stands in the window moves along as far as the pass was older than its
-    /// age: a first read of thirty days is read once, and so is the backlog after an outage.
-    pub fn moves(&self, task: Task, begun_at: Millis) -> Vec<StoredSweep> {
+    /// age: a first read of thirty days is read once, and so is the backlog after an outage. Not so
+    /// after a pass that is not whole, which may have taken a copy for a repeat.
+    pub fn moves(&self, task: Task, begun_at: Millis, is_whole: bool) -> Vec<StoredSweep> {
         let mut ceiling = Second::MAX;
         let mut moves = Vec::new();
         for (index, sweep) in self.sweeps.iter().enumerate().skip(task.sweep) {
             let stored = sweep.stored;
-            if index > task.sweep && !task.window.contains(stored.watermark) {
+            let along = is_whole && task.window.contains(stored.watermark);
+            if index > task.sweep && !along {
                 break;
             }
             let read_to = (begun_at - self.trails(index)).div_euclid(1000).min(task.window.end);
@@ -190,7 +192,7 @@ mod tests {
     fn drain(plan: &mut Plan, now: Millis) -> Vec<Task> {
         let mut read = Vec::new();
         while let Next::Read(task) = plan.next(now, 0, None) {
-            let moves = plan.moves(task, now);
+            let moves = plan.moves(task, now, true);
             plan.moved(task, &moves, now);
             read.push(task);
             assert!(read.len() < 1000, "a plan at a standing clock comes to rest");
@@ -257,11 +259,25 @@ mod tests {
         let ahead = (T0 + 7200) * 1000;
         let Next::Read(task) = plan.next(ahead, 0, None) else { panic!("a window is due") };
 
-        let moves = plan.moves(task, (T0 + 10) * 1000);
+        let moves = plan.moves(task, (T0 + 10) * 1000, true);
         plan.moved(task, &moves, ahead);
 
         assert_eq!(plan.watermark(0), T0 + 10);
         assert_eq!(plan.watermark(1), T0);
+    }
+
+    #[test]
+    fn what_a_pass_has_not_read_whole_is_read_again() {
+        let mut plan = plan(&[60, 3600], T0 - 7200);
+        let Next::Read(task) = plan.next(T0 * 1000, 0, None) else { panic!("a window is due") };
+
+        let moves = plan.moves(task, T0 * 1000, false);
+        plan.moved(task, &moves, T0 * 1000);
+
+        let again = drain(&mut plan, T0 * 1000);
+        let window = Window { start: T0 - 7200, end: T0 - 60 };
+        assert_eq!(again, [Task { sweep: 1, window }], "once, by the next sweep");
+        assert_eq!(plan.watermark(2), T0 - 3600);
     }
 
     #[test]
@@ -276,7 +292,7 @@ mod tests {
         let half = first(&plan);
         assert_eq!(half.window, Window { start: T0 - DAY, end: T0 - DAY / 2 });
 
-        let moves = plan.moves(half, T0 * 1000);
+        let moves = plan.moves(half, T0 * 1000, true);
         plan.moved(half, &moves, T0 * 1000);
 
         assert_eq!(first(&plan).window, Window { start: T0 - DAY / 2, end: T0 });
@@ -338,7 +354,7 @@ mod tests {
                             _ => turn = 0,
                         }
                         error = 0;
-                        let moves = plan.moves(task, server);
+                        let moves = plan.moves(task, server, true);
                         prop_assert_eq!(moves[0].age, plan.age(task.sweep));
                         for (offset, moved) in moves.iter().enumerate() {
                             let sweep = task.sweep + offset;
