@@ -88,10 +88,13 @@ impl Store {
         let operation = move |conn: &Connection| {
             let since = (now - origin.seen_keep).div_euclid(1000);
             conn.execute(
-                "DELETE FROM passes WHERE source = ?1 AND finished_at < ?2",
+                // Requests reach one second beyond their windows. What a pass has raised may be met
+                // again as long as a sweep, however late, is still to read its window.
+                "DELETE FROM passes WHERE source = ?1 AND finished_at < ?2
+                 AND window_end + 2 < (SELECT min(watermark) FROM sweeps WHERE source = ?1)",
                 params![origin.id, since],
             )?;
-            Ok(seen::expire(conn, origin.id, since, MOST_AT_ONCE)?)
+            Ok(seen::expire(conn, origin.id, MOST_AT_ONCE)?)
         };
         self.0.writer.write(operation).await
     }

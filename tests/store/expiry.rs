@@ -28,6 +28,35 @@ async fn expire(shelf: &Shelf, now: Second) -> usize {
 }
 
 #[tokio::test]
+async fn what_a_sweep_is_still_to_read_is_remembered_however_late_it_comes() {
+    let mut shelf = Shelf::new(STABLE).await;
+    read_at(&shelf, 0, T0, T0 + 10, &[A, TIMELESS, STRAY]).await;
+    let much_later = T0 + 30 * DAY;
+
+    shelf.reopen().await;
+    read_at(&shelf, 0, T0 + 10, much_later, &[]).await;
+    assert_eq!(expire(&shelf, much_later).await, 0);
+
+    let again = read_at(&shelf, OLDER, T0, much_later, &[STRAY, TIMELESS, A]).await;
+    assert_eq!(again, 0, "the sweep meets what the head has read a month ago");
+}
+
+#[tokio::test]
+async fn what_nothing_can_meet_again_is_forgotten() {
+    let shelf = Shelf::new(STABLE).await;
+    read_at(&shelf, 0, T0, T0 + 10, &[A, TIMELESS, STRAY]).await;
+    read_at(&shelf, OLDER, T0, T0 + HOUR, &[A, TIMELESS, STRAY]).await;
+    assert_eq!(expire(&shelf, T0 + 6 * DAY).await, 0);
+
+    read_at(&shelf, 0, T0 + 10, T0 + 8 * DAY, &[]).await;
+    assert_eq!(expire(&shelf, T0 + 8 * DAY).await, 0, "the older sweep stands before the window");
+    read_at(&shelf, OLDER, T0 + 10, T0 + 8 * DAY, &[]).await;
+
+    assert_eq!(expire(&shelf, T0 + 8 * DAY).await, 3);
+    assert_eq!(shelf.ask("SELECT count(*) FROM passes"), 2);
+}
+
+#[tokio::test]
 async fn records_outside_their_window_are_not_doubled_within_the_time_they_are_kept() {
     let shelf = Shelf::new(STABLE).await;
     assert_eq!(read_at(&shelf, 0, T0, T0 + 10, &[TIMELESS, STRAY]).await, 2);
