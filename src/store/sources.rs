@@ -127,6 +127,12 @@ fn register(
             "DELETE FROM sweeps WHERE source = ?1 AND age_ms = ?2",
             params![id, gone.age],
         )?;
+        // What it had begun is never gone on with, and must not be remembered for ever.
+        conn.execute(
+            "UPDATE passes SET finished_at = begun_at / 1000, token = NULL
+             WHERE source = ?1 AND age_ms = ?2 AND finished_at IS NULL",
+            params![id, gone.age],
+        )?;
     }
     let sweeps = stored_sweeps(conn, id)?;
     Ok(Registered { id, skew, sweeps, unfinished: unfinished(conn, id)? })

@@ -81,3 +81,16 @@ async fn an_interrupted_pass_keeps_what_it_has_raised() {
     assert_eq!(expire(&shelf, T0 + 100 * DAY).await, 0);
     assert_eq!(read_at(&shelf, 0, T0, T0 + 100 * DAY, &[A, TIMELESS]).await, 0);
 }
+
+#[tokio::test]
+async fn an_interrupted_pass_of_a_sweep_that_was_removed_holds_up_nothing() {
+    let mut shelf = Shelf::new(STABLE).await;
+    read_at(&shelf, 0, T0, T0 + 10, &[A]).await;
+    let mut cut_off = shelf.reading(OLDER, Window { start: T0, end: T0 + 10 });
+    cut_off.page(shelf.store(), &[A], "next").await.unwrap();
+
+    shelf.reopen_with(&[0]).await;
+    read_at(&shelf, 0, T0 + 10, T0 + 30 * DAY, &[]).await;
+
+    assert_eq!(expire(&shelf, T0 + 30 * DAY).await, 1);
+}
