@@ -30,7 +30,7 @@ async fn a_settle_follows_from_the_one_before_or_is_refused() {
     };
 
     settle(0, 5).await.unwrap();
-    for (from, to) in [(0, 5), (4, 6), (6, 7)] {
+    for (from, to) in [(0, 5), (4, 6), (6, 7), (5, 3)] {
         let refused = settle(from, to).await;
         assert!(matches!(refused, Err(Error::OutOfOrder { .. })), "{from}..{to}: {refused:?}");
     }
