@@ -1,4 +1,9 @@
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
 use proptest::prelude::*;
+use siemferry::position::Window;
 use siemferry::store::Prune;
 use siemferry::units::Bytes;
 
@@ -83,6 +88,27 @@ async fn numbers_are_not_used_again_when_the_spool_was_emptied() {
     shelf.fill(5, 1, 50).await;
 
     assert_eq!(shelf.events().await[0].seq, 6);
+}
+
+#[tokio::test]
+async fn a_page_that_goes_before_its_commit_was_noticed_is_not_counted_below_nothing() {
+    let shelf = Shelf::new(STABLE).await;
+    let store = shelf.store();
+    let sink = store.register_sink("s", true).await.unwrap().id;
+    let reading = shelf.reading(0, Window { start: T0, end: T0 + 1 });
+    let commit = reading.commit(&[("{}", None)], Some("next"), Vec::new());
+
+    // The poller is asked once and then left alone while the courier runs ahead of it.
+    let mut commit = pin!(store.commit_page(commit));
+    let answered = poll_fn(|cx| Poll::Ready(commit.as_mut().poll(cx).is_ready())).await;
+    store.settle(sink, 0, 1, None).await.unwrap();
+    store.prune(ALL).await.unwrap();
+    let between = store.spool_bytes();
+    if !answered {
+        commit.await.unwrap();
+    }
+
+    assert_eq!((between, store.spool_bytes()), (0, 0));
 }
 
 #[derive(Clone, Debug)]

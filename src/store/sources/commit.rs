@@ -83,7 +83,7 @@ impl Store {
     pub async fn commit_page(&self, commit: PageCommit) -> Result<Committed, Error> {
         let operation = move |conn: &Connection| commit_page(conn, &commit);
         let committed = self.0.writer.write(operation).await?;
-        self.0.spool_bytes.fetch_add(committed.bytes, Ordering::Relaxed);
+        self.0.spool_bytes.fetch_add(committed.bytes.cast_signed(), Ordering::Relaxed);
         self.0.moved.send_modify(|pages| *pages += 1);
         if committed.events > 0 {
             self.0.committed.send_if_modified(|last| {
