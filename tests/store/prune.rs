@@ -91,6 +91,22 @@ async fn numbers_are_not_used_again_when_the_spool_was_emptied() {
 }
 
 #[tokio::test]
+async fn the_file_shrinks_when_the_spool_does() {
+    let shelf = Shelf::new(STABLE).await;
+    let sink = shelf.store().register_sink("s", true).await.unwrap().id;
+    for page in 0..20 {
+        shelf.fill(page, 1, 100_000).await;
+    }
+    let before = shelf.ask("PRAGMA page_count");
+
+    shelf.store().settle(sink, 0, 20, None).await.unwrap();
+    shelf.store().prune(ALL).await.unwrap();
+
+    let after = shelf.ask("PRAGMA page_count");
+    assert!(after * 4 < before, "{before} pages of the file became {after}");
+}
+
+#[tokio::test]
 async fn a_page_that_goes_before_its_commit_was_noticed_is_not_counted_below_nothing() {
     let shelf = Shelf::new(STABLE).await;
     let store = shelf.store();
