@@ -5,3 +5,6 @@ mod rig;
 
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
+
+/// The store, against a model of what is true.
+mod store;

@@ -5,7 +5,7 @@
 //! The only module that holds SQL. Knows neither APIs nor destinations.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
@@ -91,7 +91,8 @@ struct Inner {
     moved: watch::Sender<u64>,
     /// Rung at each settle: the pollers' doorbell when the spool was full.
     settled: watch::Sender<u64>,
-    spool_bytes: AtomicU64,
+    /// Signed, for a page may be pruned before the one who committed it has counted it.
+    spool_bytes: AtomicI64,
     /// The sinks of this run; only these pin pages of the spool.
     sinks: Mutex<Vec<SinkId>>,
     /// Held as long as the store is open.
@@ -125,7 +126,7 @@ impl Store {
             committed: watch::Sender::new(last),
             moved: watch::Sender::new(0),
             settled: watch::Sender::new(0),
-            spool_bytes: AtomicU64::new(bytes),
+            spool_bytes: AtomicI64::new(bytes.cast_signed()),
             sinks: Mutex::default(),
             _lock: lock,
         })))
@@ -148,7 +149,7 @@ impl Store {
 
     /// How many bytes of pages the spool holds.
     pub fn spool_bytes(&self) -> u64 {
-        self.0.spool_bytes.load(Ordering::Relaxed)
+        u64::try_from(self.0.spool_bytes.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// The page that holds the first event after `seq`.
@@ -164,7 +165,7 @@ impl Store {
             Ok(spool::prune(conn, settled, which)?)
         };
         let freed = self.0.writer.write(operation).await?;
-        self.0.spool_bytes.fetch_sub(freed, Ordering::Relaxed);
+        self.0.spool_bytes.fetch_sub(freed.cast_signed(), Ordering::Relaxed);
         Ok(freed)
     }
 

@@ -223,3 +223,62 @@ fn pragma(conn: &Connection, name: &str) -> Result<i64, Error> {
     let mut rows = statement.query([])?;
     Ok(rows.next()?.map_or(Ok(0), |row| row.get(0))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_was_not_taken_is_noticed() {
+        // A database in memory has no log of its own.
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("PRAGMA journal_mode = WAL").unwrap();
+
+        let refused = assert_pragmas(&conn);
+
+        let expected = "open the database: `journal_mode` is memory instead of wal";
+        assert_eq!(refused.unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn each_setting_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        std::fs::write(&path, "").unwrap();
+        let settings = [
+            ("journal_mode", "DELETE"),
+            ("synchronous", "NORMAL"),
+            ("foreign_keys", "OFF"),
+            ("mmap_size", "65536"),
+            ("application_id", "1"),
+            ("user_version", "0"),
+        ];
+        for (name, wrong) in settings {
+            let conn = open_writer(&path).unwrap();
+            conn.query_row(&format!("PRAGMA {name} = {wrong}"), [], |_| Ok(())).ok();
+
+            let refused = assert_pragmas(&conn).unwrap_err();
+
+            assert!(refused.to_string().contains(name), "{refused}");
+            conn.execute_batch(&format!(
+                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
+            ))
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn the_tables_come_all_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let conn = Connection::open(&path).unwrap();
+        // The last table but one is there already, so that making the schema fails half-way.
+        conn.execute_batch("CREATE TABLE dead_letters (a)").unwrap();
+
+        create(&conn).unwrap_err();
+        conn.execute_batch("ROLLBACK").unwrap();
+
+        let tables = "SELECT count(*) FROM sqlite_schema";
+        assert_eq!(conn.query_row(tables, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    }
+}

@@ -166,20 +166,14 @@ pub fn uid(api: &str, tenant: &str, digest: Digest, copy: u32) -> Uid {
 }
 
 /// Forgets what no pass can read again: what lies below the earliest window of every pass that is
-/// unfinished or finished at `finished_since` or later, and was not raised by one of them.
+/// remembered, and was not raised by one of them.
 ///
 /// The pass is asked as well as the second, for an API that filters by another clock than the
 /// event's own shows old events in new windows. Removes at most `most` rows; returns how many.
-pub fn expire(
-    conn: &Connection,
-    source: SourceId,
-    finished_since: Second,
-    most: u32,
-) -> rusqlite::Result<usize> {
+pub fn expire(conn: &Connection, source: SourceId, most: u32) -> rusqlite::Result<usize> {
     let (start, pass): (Option<Second>, Option<PassId>) = conn.query_row(
-        "SELECT min(window_start), min(id) FROM passes
-         WHERE source = ?1 AND (finished_at IS NULL OR finished_at >= ?2)",
-        params![source, finished_since],
+        "SELECT min(window_start), min(id) FROM passes WHERE source = ?1",
+        params![source],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     let watermark: Option<Second> = conn.query_row(

@@ -32,7 +32,8 @@ impl Store {
     /// Makes the fate of the events after `from` and up to `to` final, together with the bookmark.
     ///
     /// # Errors
-    /// [`Error::OutOfOrder`] when `from` is not what the store holds: something else has settled.
+    /// [`Error::OutOfOrder`] when `from` is not what the store holds, for something else has
+    /// settled, or when `to` lies before it.
     pub async fn settle(
         &self,
         sink: SinkId,
@@ -105,7 +106,7 @@ fn settle(
         .prepare_cached(
             "UPDATE sinks SET settled_seq = ?3, delivered = delivered + ?3 - ?2,
              bookmark = coalesce(?4, bookmark)
-             WHERE id = ?1 AND settled_seq = ?2",
+             WHERE id = ?1 AND settled_seq = ?2 AND ?2 <= ?3",
         )?
         .execute(params![
             sink,

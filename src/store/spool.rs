@@ -249,9 +249,17 @@ pub fn prune(conn: &Connection, settled: Seq, which: Prune) -> rusqlite::Result<
     drop(rows);
     if let Some(last) = last {
         conn.execute("DELETE FROM pages WHERE first_seq <= ?1", params![last])?;
-        conn.execute_batch("PRAGMA incremental_vacuum(4096)")?;
+        give_back(conn)?;
     }
     Ok(freed)
+}
+
+/// Makes the file smaller by what is free in it, a part at a time. Each step frees a single page.
+fn give_back(conn: &Connection) -> rusqlite::Result<()> {
+    let mut vacuum = conn.prepare_cached("PRAGMA incremental_vacuum(4096)")?;
+    let mut steps = vacuum.query([])?;
+    while steps.next()?.is_some() {}
+    Ok(())
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ trait Operation: Send {
 
 struct Asked<T, F> {
     operation: Option<F>,
-    result: Result<T, Error>,
+    /// None until it has run.
+    result: Option<Result<T, Error>>,
     answer: oneshot::Sender<Result<T, Error>>,
 }
 
@@ -37,14 +38,21 @@ where
 {
     fn run(&mut self, conn: &Connection) -> bool {
         if let Some(operation) = self.operation.take() {
-            self.result = operation(conn);
+            self.result = Some(operation(conn));
         }
-        self.result.is_ok()
+        matches!(self.result, Some(Ok(_)))
     }
 
     fn answer(self: Box<Self>, failed: Option<Error>) {
+        let result = match (self.result, failed) {
+            // What went wrong with the operation itself says more than that it was undone.
+            (Some(Err(own)), _) => Err(own),
+            (_, Some(failed)) => Err(failed),
+            (Some(done), None) => done,
+            (None, None) => Err(Error::Closed),
+        };
         // The caller may have gone; what it asked for is done all the same.
-        let _ = self.answer.send(failed.map_or(self.result, Err));
+        let _ = self.answer.send(result);
     }
 }
 
@@ -72,7 +80,7 @@ impl Writer {
     {
         let (answer, answered) = oneshot::channel();
         let operation = Some(operation);
-        let asked = Asked { operation, result: Err(Error::Closed), answer };
+        let asked = Asked { operation, result: None, answer };
         {
             let sender = self.operations.lock().expect("no panic while held");
             let sender = sender.as_ref().ok_or(Error::Closed)?;
@@ -129,4 +137,152 @@ fn commit(conn: &Connection, operations: &mut [Box<dyn Operation>]) -> Result<()
         conn.execute_batch("RELEASE operation")?;
     }
     Ok(conn.execute_batch("COMMIT")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, poll_fn};
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::Poll;
+
+    use super::*;
+
+    type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + 'a>>;
+
+    /// A writer on a new database, and another connection to it.
+    fn writer() -> (tempfile::TempDir, Writer, Connection) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let conn = Connection::open(&path).unwrap();
+        conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (n)").unwrap();
+        (dir, Writer::start(conn).unwrap(), Connection::open(&path).unwrap())
+    }
+
+    /// Sends an operation without waiting for its answer.
+    async fn send<'a, T, F>(writer: &'a Writer, operation: F) -> Answer<'a, T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        let mut answer: Answer<'a, T> = Box::pin(writer.write(operation));
+        poll_fn(|cx| Poll::Ready(assert!(answer.as_mut().poll(cx).is_pending()))).await;
+        answer
+    }
+
+    /// Holds the writer until the sender is dropped.
+    async fn hold(writer: &Writer) -> (Sender<()>, Answer<'_, ()>) {
+        let (release, held) = channel();
+        let (begun, begins) = channel();
+        let wait = move |_: &Connection| {
+            let _ = begun.send(());
+            let _: Result<(), _> = held.recv();
+            Ok(())
+        };
+        let answer = send(writer, wait).await;
+        begins.recv().unwrap();
+        (release, answer)
+    }
+
+    fn insert(n: i64) -> impl FnOnce(&Connection) -> Result<(), Error> {
+        move |conn| Ok(conn.execute("INSERT INTO t VALUES (?1)", [n]).map(drop)?)
+    }
+
+    fn rows(conn: &Connection) -> Vec<i64> {
+        let mut select = conn.prepare("SELECT n FROM t ORDER BY n").unwrap();
+        select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_when_the_others_can_see_it() {
+        let (_dir, writer, other) = writer();
+
+        writer.write(insert(1)).await.unwrap();
+
+        assert_eq!(rows(&other), [1]);
+    }
+
+    #[tokio::test]
+    async fn what_waits_together_is_committed_together() {
+        let (_dir, writer, other) = writer();
+        let (release, held) = hold(&writer).await;
+        let mut first = send(&writer, insert(1)).await;
+        let (done, second_is_done) = channel();
+        let (go_on, may_go_on) = channel::<()>();
+        let second = send(&writer, move |conn| {
+            insert(2)(conn)?;
+            let _ = done.send(());
+            let _: Result<(), _> = may_go_on.recv();
+            Ok(())
+        })
+        .await;
+        drop(release);
+        held.await.unwrap();
+        second_is_done.recv().unwrap();
+
+        assert!(rows(&other).is_empty(), "neither is visible");
+        poll_fn(|cx| Poll::Ready(assert!(first.as_mut().poll(cx).is_pending(), "nor answered")))
+            .await;
+        drop(go_on);
+        first.await.unwrap();
+        assert_eq!(rows(&other), [1, 2], "both are");
+        second.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_fails_takes_nothing_of_the_others_with_it() {
+        let (_dir, writer, other) = writer();
+        let (release, held) = hold(&writer).await;
+        let first = send(&writer, insert(1)).await;
+        let failing = send(&writer, |conn| {
+            insert(2)(conn)?;
+            Err::<(), _>(Error::OutOfOrder { what: "it" })
+        })
+        .await;
+        let third = send(&writer, insert(3)).await;
+        drop(release);
+
+        held.await.unwrap();
+        first.await.unwrap();
+        assert!(matches!(failing.await, Err(Error::OutOfOrder { .. })));
+        third.await.unwrap();
+        assert_eq!(rows(&other), [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn when_all_is_undone_only_the_culprit_is_told_why() {
+        let (_dir, writer, other) = writer();
+        let (release, held) = hold(&writer).await;
+        let before = send(&writer, insert(1)).await;
+        let culprit = send(&writer, |conn| {
+            // As SQLite does by itself after an I/O error.
+            conn.execute_batch("ROLLBACK")?;
+            Err::<(), _>(Error::Sqlite(Arc::new(rusqlite::Error::InvalidQuery)))
+        })
+        .await;
+        let behind = send(&writer, insert(2)).await;
+        drop(release);
+
+        held.await.unwrap();
+        assert!(matches!(before.await, Err(Error::Undone)));
+        assert!(matches!(culprit.await, Err(Error::Sqlite(_))), "an I/O error is to end the run");
+        assert!(matches!(behind.await, Err(Error::Undone)));
+        writer.write(insert(3)).await.expect("the writer goes on");
+        assert_eq!(rows(&other), [3]);
+    }
+
+    #[tokio::test]
+    async fn closing_does_what_was_asked_before_and_nothing_after() {
+        let (_dir, writer, other) = writer();
+        let (release, held) = hold(&writer).await;
+        let asked = send(&writer, insert(1)).await;
+
+        drop(release);
+        writer.close();
+
+        held.await.unwrap();
+        asked.await.unwrap();
+        assert!(matches!(writer.write(insert(2)).await, Err(Error::Closed)));
+        assert_eq!(rows(&other), [1]);
+    }
 }

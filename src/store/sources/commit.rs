@@ -1,0 +1,258 @@
+//! Commits a page: its events, what has been seen and the position, in one transaction.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::StoredSweep;
+use crate::event::{Digest, Millis, Page, Repeats, Seq};
+use crate::position::{PassId, Window};
+use crate::store::seen::{self, Counts, Delta, Judge};
+use crate::store::spool::Builder;
+use crate::store::{Error, SourceId, Store, next_seq};
+
+/// What stays the same over all pages of a source.
+#[derive(Debug)]
+pub struct Origin {
+    /// The source's key.
+    pub id: SourceId,
+    /// Its name, shown in every event.
+    pub name: String,
+    /// The preset's name, shown in every event.
+    pub api: String,
+    /// Part of every uid.
+    pub tenant: String,
+    /// How its records repeat.
+    pub repeats: Repeats,
+    /// How long finished passes are remembered.
+    pub seen_keep: Millis,
+}
+
+/// A page on its way into the store.
+#[derive(Debug)]
+pub struct PageCommit {
+    /// Whose it is.
+    pub origin: Arc<Origin>,
+    /// The pass it belongs to; none on its first page.
+    pub pass: Option<PassId>,
+    /// The reader that makes the pass.
+    pub age: Millis,
+    /// What the pass reads.
+    pub window: Window,
+    /// When the pass began, by the server's clock.
+    pub begun_at: Millis,
+    /// What its tokens are bound to.
+    pub scope: String,
+    /// The copies its earlier pages have met.
+    pub counts: Counts,
+    /// The records, and how to get the next page.
+    pub page: Page,
+    /// When the response came, by our clock.
+    pub fetched_at: Millis,
+    /// How far the server's clock is ahead of ours.
+    pub skew: Millis,
+    /// The server's time.
+    pub now: Millis,
+    /// Where the watermarks go when this page drains the window.
+    pub drained: Vec<StoredSweep>,
+}
+
+/// What became of a page.
+#[derive(Debug)]
+pub struct Committed {
+    /// The pass it belongs to.
+    pub pass: PassId,
+    /// To be merged into the pass's counts.
+    pub delta: Delta,
+    /// How many of its records are new events.
+    pub events: u64,
+    /// How many were read before.
+    pub repeats: u64,
+    /// How many of the new ones the head had missed.
+    pub late: u64,
+    /// How many bad ones became dead letters.
+    pub bad: u64,
+    last_seq: Seq,
+    bytes: u64,
+}
+
+impl Store {
+    /// Commits a page: its new events, what has been seen, the pass and, when the window is
+    /// drained, the watermarks, in one transaction.
+    pub async fn commit_page(&self, commit: PageCommit) -> Result<Committed, Error> {
+        let operation = move |conn: &Connection| commit_page(conn, &commit);
+        let committed = self.0.writer.write(operation).await?;
+        self.0.spool_bytes.fetch_add(committed.bytes.cast_signed(), Ordering::Relaxed);
+        self.0.moved.send_modify(|pages| *pages += 1);
+        if committed.events > 0 {
+            self.0.committed.send_if_modified(|last| {
+                *last = committed.last_seq.max(*last);
+                true
+            });
+        }
+        Ok(committed)
+    }
+}
+
+fn commit_page(conn: &Connection, commit: &PageCommit) -> Result<Committed, Error> {
+    let pass = begin_pass(conn, commit)?;
+    let mut delta = Delta::default();
+    let mut builder = Builder::new(&commit.origin.name, &commit.origin.api);
+    let judge = &mut Judge {
+        conn,
+        source: commit.origin.id,
+        pass,
+        repeats: commit.origin.repeats,
+        counts: &commit.counts,
+        delta: &mut delta,
+    };
+    admit_records(judge, commit, &mut builder)?;
+    let bad = admit_bad(judge, commit)?;
+    let events = u64::from(builder.count());
+    let (last_seq, bytes) = spool_page(conn, commit, pass, builder)?;
+    let records = (commit.page.records.len() + commit.page.bad.len()) as u64;
+    let late = if commit.age > 0 { events } else { 0 };
+    let repeats = records - events - bad;
+    advance(conn, commit, pass, events)?;
+    conn.prepare_cached(
+        "UPDATE sources SET events = events + ?2, repeats = repeats + ?3, late = late + ?4,
+         skew_ms = ?5 WHERE id = ?1",
+    )?
+    .execute(params![
+        commit.origin.id,
+        events.cast_signed(),
+        repeats.cast_signed(),
+        late.cast_signed(),
+        commit.skew
+    ])?;
+    Ok(Committed { pass, delta, events, repeats, late, bad, last_seq, bytes })
+}
+
+/// A pass has one number from its first page on; what the same reader left unfinished ends here.
+fn begin_pass(conn: &Connection, commit: &PageCommit) -> Result<PassId, Error> {
+    if let Some(pass) = commit.pass {
+        return Ok(pass);
+    }
+    conn.prepare_cached(
+        "UPDATE passes SET finished_at = ?3, token = NULL
+         WHERE source = ?1 AND age_ms = ?2 AND finished_at IS NULL",
+    )?
+    .execute(params![commit.origin.id, commit.age, commit.now.div_euclid(1000)])?;
+    conn.prepare_cached(
+        "INSERT INTO passes (source, age_ms, window_start, window_end, begun_at, scope)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        commit.origin.id,
+        commit.age,
+        commit.window.start,
+        commit.window.end,
+        commit.begun_at,
+        commit.scope
+    ])?;
+    Ok(conn.last_insert_rowid())
+}
+
+fn admit_records(
+    judge: &mut Judge<'_>,
+    commit: &PageCommit,
+    builder: &mut Builder,
+) -> Result<(), Error> {
+    let origin = &commit.origin;
+    for record in &commit.page.records {
+        let second = record.time.map_or(0, |time| time.div_euclid(1000));
+        if let Some(copy) = judge.admit(second, record.digest)? {
+            let uid = seen::uid(&origin.api, &origin.tenant, record.digest, copy);
+            let raw = &commit.page.bytes[record.span.clone()];
+            builder.push(uid, record.time, record.event_type.as_deref(), raw);
+        }
+    }
+    Ok(())
+}
+
+/// Bad records become dead letters without a sink: once, not at each re-read.
+fn admit_bad(judge: &mut Judge<'_>, commit: &PageCommit) -> Result<u64, Error> {
+    let mut bad = 0;
+    for record in &commit.page.bad {
+        if judge.admit(0, bad_digest(&record.raw))?.is_none() {
+            continue;
+        }
+        bad += 1;
+        judge.conn.execute(
+            "INSERT INTO dead_letters (source, event, reason, attempts, at)
+             VALUES (?1, ?2, ?3, 0, ?4)",
+            params![commit.origin.id, record.raw, record.reason, commit.fetched_at],
+        )?;
+    }
+    Ok(bad)
+}
+
+/// Domain-separated from the digests of good records by its prefix.
+fn bad_digest(raw: &[u8]) -> Digest {
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::new().chain_update(b"bad record\0").chain_update(raw).finalize();
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hash[..16]);
+    Digest(digest)
+}
+
+fn spool_page(
+    conn: &Connection,
+    commit: &PageCommit,
+    pass: PassId,
+    builder: Builder,
+) -> Result<(Seq, u64), Error> {
+    let first = next_seq(conn)?;
+    let count = builder.count();
+    if count == 0 {
+        return Ok((first - 1, 0));
+    }
+    let no_memory = |source| Error::Io {
+        doing: "compress a page for",
+        path: "the spool".into(),
+        source: Arc::new(source),
+    };
+    let body = builder.finish().map_err(no_memory)?;
+    conn.prepare_cached(
+        "INSERT INTO pages (first_seq, count, source, pass, fetched_at, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        first.cast_signed(),
+        count,
+        commit.origin.id,
+        pass,
+        commit.fetched_at,
+        body
+    ])?;
+    let next = first + Seq::from(count);
+    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'next_seq'")?
+        .execute(params![next.cast_signed()])?;
+    Ok((next - 1, body.len() as u64))
+}
+
+fn advance(conn: &Connection, commit: &PageCommit, pass: PassId, events: u64) -> Result<(), Error> {
+    let finished = (!commit.drained.is_empty()).then(|| commit.now.div_euclid(1000));
+    let token = commit.page.next.as_ref().filter(|_| finished.is_none()).map(|token| &token.0);
+    conn.prepare_cached(
+        "UPDATE passes SET token = ?2, pages = pages + 1, events = events + ?3, finished_at = ?4
+         WHERE id = ?1",
+    )?
+    .execute(params![pass, token, events.cast_signed(), finished])?;
+    for sweep in &commit.drained {
+        let moved = conn
+            .prepare_cached(
+                "UPDATE sweeps SET watermark = ?3, read_at = ?4
+                 WHERE source = ?1 AND age_ms = ?2 AND watermark <= ?3 RETURNING 1",
+            )?
+            .query_row(params![commit.origin.id, sweep.age, sweep.watermark, sweep.read_at], |_| {
+                Ok(())
+            })
+            .optional()?;
+        if moved.is_none() {
+            return Err(Error::OutOfOrder { what: "the watermark" });
+        }
+    }
+    Ok(())
+}
