@@ -121,6 +121,32 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
+/// JSON with the same characters escaped, which can only stand within its strings.
+fn escape_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) {
+            write!(escaped, "\\u{:04x}", u32::from(c)).expect("a string takes every text");
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// An error and its causes in one sentence. A cause that the text before it tells already is not
+/// told again.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |error| error.source()) {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+    }
+    text
+}
+
 const fn is_unsafe(c: char) -> bool {
     matches!(c,
         '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}'
@@ -167,7 +193,9 @@ where
             }
         }
         let line = match self.style {
-            Style::Json => json(Utc::now(), event.metadata(), message.as_ref(), &fields),
+            Style::Json => {
+                escape_json(&json(Utc::now(), event.metadata(), message.as_ref(), &fields))
+            }
             Style::Pretty { colour } => {
                 pretty(Local::now(), event.metadata(), message.as_ref(), &fields, colour)
             }

@@ -200,6 +200,12 @@ impl Error {
                 "add `LoadCredential={name}:/path/to/the/secret` to the `[Service]` section of the \
                  unit"
             ),
+            Self::File { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+                format!(
+                    "put the secret alone into `{}`, with mode 0600, or name another file",
+                    path.display()
+                )
+            }
             Self::File { path, .. } => {
                 format!("let the daemon's user read it: `ls -l {}` shows who can", path.display())
             }

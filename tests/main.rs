@@ -3,8 +3,15 @@
 /// What the tests stand on: the simulated API, the real binary, a directory.
 mod rig;
 
+/// What the binary told when it ended.
+#[path = "rig/told.rs"]
+mod told;
+
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
 /// The store, against a model of what is true.
 mod store;
+
+/// Whatever is wrong is refused with what to do about it, and once mended everything arrives.
+mod bad_input;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config};
-use crate::log::escape;
+use crate::log::{chain, escape};
 use crate::source::rest::SetupError;
 use crate::{secret, store};
 
@@ -74,17 +74,15 @@ impl Failure {
     fn of(code: u8, err: &anyhow::Error) -> Self {
         let store = || err.chain().find_map(|cause| cause.downcast_ref::<store::Error>()?.hint());
         let setup = || err.chain().find_map(|cause| cause.downcast_ref::<SetupError>()?.hint());
-        Self::new(code, format!("{err:#}"), store().or_else(setup))
+        Self::new(code, chain(err.as_ref()), store().or_else(setup))
     }
 
     fn tell(&self) {
         let mut stderr = std::io::stderr().lock();
         for (text, hint) in &self.said {
             let line = |label: &str, text: &str| {
-                let text = secret::redact(text);
-                // Only the line breaks are ours.
-                let lines: Vec<_> = text.lines().map(escape).collect();
-                format!("{label}: {}\n", lines.join("\n"))
+                // Its line breaks as well: a server's text could pass for an error of ours.
+                format!("{label}: {}\n", escape(&secret::redact(text)))
             };
             let hint = hint.as_ref().map(|hint| line("hint", hint)).unwrap_or_default();
             // There is no other place to complain to.

@@ -20,8 +20,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.config.load()?;
     let status = inspect::status(&config.state.dir, wall_clock()).map_err(|err| {
-        let first = "start `siemferry run` with this configuration first".to_owned();
-        Failure::new(FAILED, err.to_string(), err.hint().map(|_| first))
+        let first = || "start `siemferry run` with this configuration first".to_owned();
+        let hint = if err.is_missing() { Some(first()) } else { err.hint() };
+        Failure::new(FAILED, err.to_string(), hint)
     })?;
     if arguments.json {
         let json = serde_json::to_string(&status).expect("a status is plain data");

@@ -22,7 +22,8 @@ pub fn problem(error: figment::Error) -> Problem {
         }
         Kind::InvalidType(found, expected) => wrong_type(&found, &expected, place.as_deref()),
         Kind::InvalidValue(found, expected) => {
-            (format!("found {}, expected {}", shown(&found), form(&expected)), None)
+            let text = format!("found {}, expected {}", shown(&found), form(&expected));
+            (text, unit(&expected).map(str::to_owned))
         }
         Kind::Message(text) => (text, None),
         Kind::MissingField(name) => (format!("`{name}` is missing"), None),
@@ -66,6 +67,12 @@ fn shown(found: &Actual) -> String {
         Actual::Signed(number) => format!("`{number}`"),
         other => kind_of(other).to_owned(),
     }
+}
+
+/// What a value with a unit looks like.
+fn unit(expected: &str) -> Option<&'static str> {
+    let has_unit = ["a duration", "a size"].iter().any(|form| expected.starts_with(form));
+    has_unit.then_some("a whole number with its unit right behind it, in quotes")
 }
 
 /// What was expected, in the words of the configuration instead of the program's.

@@ -43,7 +43,8 @@ pub fn file(path: &Path) -> Result<Contents, Problem> {
     file.read_to_end(&mut bytes).map_err(unreadable)?;
     let text = String::from_utf8(bytes)
         .map_err(|_| wrong("is not UTF-8".to_owned()).hint("save it as UTF-8"))?;
-    let keys = parse(&text).map_err(wrong)?;
+    let syntax = "mend the line; https://toml.io shows how each value is written";
+    let keys = parse(&text).map_err(|text| wrong(text).hint(syntax))?;
     Ok(Contents { keys, mode })
 }
 

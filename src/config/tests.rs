@@ -277,19 +277,20 @@ mod values {
 
     #[test]
     fn an_unknown_unit_is_refused() {
+        let hint = "a whole number with its unit right behind it, in quotes";
         source_with("poll_every = '30'").is_refused(
             "`c.toml`: `sources.acme.keeper.poll_every`: found `30`, \
              expected a duration such as `30s`, `15m`, `24h` or `30d`",
-            "",
+            hint,
         );
         given(format!("{SOURCE}{SINK}[spool]\nmax_bytes = '4gb'")).is_refused(
             "`c.toml`: `spool.max_bytes`: found `4gb`, expected a size such as `64MiB` or `4GiB`",
-            "",
+            hint,
         );
         source_with("resweep = ['1m', '1 h']").is_refused(
             "`c.toml`: `sources.acme.keeper.resweep.1`: found `1 h`, \
              expected a duration such as `30s`, `15m`, `24h` or `30d`",
-            "",
+            hint,
         );
     }
 
@@ -592,15 +593,16 @@ mod files {
 
     #[test]
     fn a_syntax_error_is_located_and_not_quoted() {
+        let hint = "mend the line; https://toml.io shows how each value is written";
         given("[state]\ndir = '/a'\n\n[sources.acme.keeper]\ntoken = \"sesame\n")
-            .is_refused("`c.toml`: line 5, column 16: invalid basic string, expected `\"`", "");
+            .is_refused("`c.toml`: line 5, column 16: invalid basic string, expected `\"`", hint);
         given("token = sesame\n").is_refused(
             "`c.toml`: line 1, column 9: string values must be quoted, expected literal string",
-            "",
+            hint,
         );
         given("a = 99999999999999999999")
-            .is_refused("`c.toml`: line 1, column 5: integer out of range", "");
-        given("a = 1\na = 2").is_refused("`c.toml`: line 2, column 1: duplicate key", "");
+            .is_refused("`c.toml`: line 1, column 5: integer out of range", hint);
+        given("a = 1\na = 2").is_refused("`c.toml`: line 2, column 1: duplicate key", hint);
     }
 }
 

@@ -152,3 +152,19 @@ fn what_steers_a_terminal_is_escaped() {
         "\\u{7}\\u{7f}\\u{9b}\\u{2029}\\u{2066}\\u{200f}\\r\\t"
     );
 }
+
+#[test]
+fn a_cause_that_is_told_already_is_not_told_again() {
+    let source = Arc::new(std::io::Error::other("no room"));
+    let error = crate::store::Error::Io { doing: "open", path: "/a".into(), source };
+    let error = anyhow::Error::from(error).context("start");
+
+    assert_eq!(chain(error.as_ref()), "start: open `/a`: no room");
+}
+
+#[test]
+fn a_json_line_steers_no_terminal() {
+    let lines = logged(Style::Json, Level::Trace, || info!(text = "a\u{9b}31m\u{202e}\n", "Said."));
+
+    assert!(lines[0].contains(r#""text":"a\u009b31m\u202e\n""#), "{}", lines[0]);
+}

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::preset::{Place, Preset, Reaction};
-use super::records::{self, Shape, TimeFormat};
+use super::records::{self, Shape, TimeFormat, Violation};
 use super::{FetchError, Page, Response, Source};
 use crate::event::Repeats;
 use crate::http::{self, Answer};
@@ -203,20 +203,22 @@ impl RestSource {
             408 | 425 | 429 | 500..=599 => Reaction::Retry,
             _ => Reaction::Blocked,
         };
-        let source = redact(&text).into();
+        let text = redact(&text);
         match rule.map_or(by_default, |rule| rule.then) {
             Reaction::Retry => {
                 let said = rule.and_then(|rule| rule.wait(&answer.body));
-                FetchError::Retry { after: said.max(answer.retry_after), source }
+                let hint = rule.and_then(|rule| rule.hint.as_deref());
+                let source = hint.map_or_else(|| text.clone(), |hint| format!("{text} ({hint})"));
+                FetchError::Retry { after: said.max(answer.retry_after), source: source.into() }
             }
-            Reaction::Expired => FetchError::PageExpired { source },
-            Reaction::TooMuch => FetchError::TooMuch { source },
+            Reaction::Expired => FetchError::PageExpired { source: text.into() },
+            Reaction::TooMuch => FetchError::TooMuch { source: text.into() },
             Reaction::Blocked => {
                 // The operator may have put a new one there meanwhile.
                 self.secret.lock().expect("no panic while held").take();
                 let hint =
                     rule.and_then(|rule| rule.hint.clone()).or_else(|| default_hint(answer.status));
-                FetchError::Blocked { source, hint }
+                FetchError::Blocked { source: text.into(), hint }
             }
         }
     }
@@ -251,7 +253,11 @@ impl Source for RestSource {
         let violation = |text: String| FetchError::Violation { source: redact(&text).into() };
         let envelope = records::split(&response.body, &self.shape).map_err(|err| {
             let sent_as = response.content_type.as_ref().map(|kind| format!(" (sent as `{kind}`)"));
-            violation(format!("{err}{}", sent_as.unwrap_or_default()))
+            let remedy = (err == Violation::Html).then_some(
+                "; something in between may have answered: check `base_url` and `proxy`",
+            );
+            let (sent_as, remedy) = (sent_as.unwrap_or_default(), remedy.unwrap_or_default());
+            violation(format!("{err}{sent_as}{remedy}"))
         })?;
         let next = match (envelope.has_more, envelope.token) {
             (Some(false), _) => None,

@@ -39,6 +39,9 @@ fn create(dir: &Path) -> Result<(), Error> {
     if dir.is_dir() {
         return Ok(());
     }
+    if dir.exists() {
+        return Err(Error::NotADirectory { dir: dir.to_owned() });
+    }
     let missing: Vec<&Path> = dir
         .ancestors()
         .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())

@@ -30,6 +30,12 @@ pub enum Error {
         /// The state directory.
         dir: PathBuf,
     },
+    /// Something else stands where the state directory should be.
+    #[error("use state directory `{}`: it is not a directory", dir.display())]
+    NotADirectory {
+        /// The state directory.
+        dir: PathBuf,
+    },
     /// A newer siemferry has written the database.
     #[error("open `{}`: its schema is version {found}, this siemferry knows up to {known}", path.display())]
     Newer {
@@ -104,12 +110,18 @@ impl Error {
         matches!(self, Self::Full | Self::Undone)
     }
 
+    /// True when there is nothing where the file or directory should be.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
+
     /// What the operator can do.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::InUse { .. } => "stop the other siemferry, or give this one a `state.dir` of its own".into(),
             Self::Network { .. } => "choose a `state.dir` on a local disk".into(),
             Self::Writable { dir } => format!("run `chmod 700 {}`, or choose another `state.dir`", dir.display()),
+            Self::NotADirectory { .. } => "choose another `state.dir`, or move away what stands there".into(),
             Self::Newer { .. } => "install the siemferry that wrote it, or a newer one".into(),
             Self::Foreign { .. } => "choose another `state.dir`, or move the file away".into(),
             Self::Full => "free some space; siemferry goes on by itself".into(),
@@ -136,11 +148,15 @@ impl Error {
 }
 
 fn io_hint(kind: std::io::ErrorKind, path: &Path) -> Option<String> {
-    use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    use std::io::ErrorKind::{
+        IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull,
+    };
     let hint = match kind {
         PermissionDenied => format!("let the user that runs siemferry own `{}`", path.display()),
         ReadOnlyFilesystem => "choose a `state.dir` on a file system that can be written to".into(),
         StorageFull => "free some space on the file system of `state.dir`".into(),
+        NotADirectory => "a file stands above it: choose another `state.dir`".into(),
+        IsADirectory => format!("move the directory `{}` away", path.display()),
         NotFound => "create the directory above it, or choose another `state.dir`".into(),
         _ => return None,
     };

@@ -166,7 +166,7 @@ mod tests {
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     {
         let mut answer: Answer<'a, T> = Box::pin(writer.write(operation));
-        poll_fn(|cx| Poll::Ready(assert!(answer.as_mut().poll(cx).is_pending()))).await;
+        assert!(poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx).is_pending())).await);
         answer
     }
 
@@ -221,8 +221,8 @@ mod tests {
         second_is_done.recv().unwrap();
 
         assert!(rows(&other).is_empty(), "neither is visible");
-        poll_fn(|cx| Poll::Ready(assert!(first.as_mut().poll(cx).is_pending(), "nor answered")))
-            .await;
+        let waits = poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx).is_pending())).await;
+        assert!(waits, "nor answered");
         drop(go_on);
         first.await.unwrap();
         assert_eq!(rows(&other), [1, 2], "both are");
