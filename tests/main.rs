@@ -1,5 +1,8 @@
 //! One test binary: a module per subject, black-box wherever a process can be started.
 
+// A test that meets what it did not expect fails by a panic.
+#![allow(clippy::unwrap_used)]
+
 /// What the tests stand on: the simulated API, the real binary, a directory.
 mod rig;
 
