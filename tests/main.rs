@@ -6,5 +6,8 @@ mod rig;
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
+/// The file sink, whatever happens to its file.
+mod file_sink;
+
 /// The store, against a model of what is true.
 mod store;
