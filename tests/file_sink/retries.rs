@@ -81,6 +81,44 @@ async fn child_goes_on() {
 }
 
 #[test]
+fn a_file_that_is_moved_away_full_keeps_its_whole_lines_and_no_line_comes_twice() {
+    in_a_process_of_its_own("file_sink::retries::child_finds_its_full_file_moved", "022");
+}
+
+#[tokio::test]
+#[ignore = "is started by the test above, for it limits the size of files"]
+async fn child_finds_its_full_file_moved() {
+    if !is_child() {
+        return;
+    }
+    for bytes in (0..length_of_the_others().await).step_by(3) {
+        for also_crashes in [false, true] {
+            let mut pen = full_after(bytes).await;
+            let moved = pen.sibling("events.ndjson.1");
+            std::fs::rename(pen.path(), &moved).unwrap();
+            if also_crashes {
+                pen.crash();
+                pen.start().await.unwrap();
+                pen.deliver_rest().await;
+            } else {
+                // The new file is full as well, at first.
+                limit(Resource::Fsize, Some(bytes / 2));
+                let again = pen.deliver_unsettled(EVENTS).await;
+                limit(Resource::Fsize, None);
+                if again.is_err() {
+                    pen.deliver(EVENTS).await.unwrap();
+                }
+            }
+
+            let files = [std::fs::read(&moved).unwrap(), pen.read()];
+            let context = format!("full after {bytes} bytes, crash: {also_crashes}");
+            pen.assert_each_once(&[&files[0], &files[1]], &context);
+            assert!(files.iter().all(|file| file.is_empty() || file.ends_with(b"\n")), "{context}");
+        }
+    }
+}
+
+#[test]
 fn a_full_file_that_is_deleted_takes_nothing_with_it_that_was_not_settled() {
     in_a_process_of_its_own("file_sink::retries::child_finds_its_full_file_deleted", "022");
 }
@@ -98,5 +136,30 @@ async fn child_finds_its_full_file_deleted() {
 
         let expected = format!("{}\n", pen.expected(Format::Json)[1..].join("\n"));
         assert_eq!(String::from_utf8(pen.read()).unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_lack_of_file_handles_makes_no_line_come_twice() {
+    in_a_process_of_its_own("file_sink::retries::child_lacks_handles", "022");
+}
+
+#[tokio::test]
+#[ignore = "is started by the test above, for it limits the number of open files"]
+async fn child_lacks_handles() {
+    if !is_child() {
+        return;
+    }
+    for bytes in (0..length_of_the_others().await).step_by(7) {
+        let mut pen = full_after(bytes).await;
+        limit(Resource::Nofile, Some(3));
+        let failed = pen.deliver_unsettled(EVENTS).await;
+        limit(Resource::Nofile, None);
+        assert!(failed.is_err() || bytes == 0, "after {bytes} bytes");
+        if failed.is_err() {
+            pen.deliver(EVENTS).await.unwrap();
+        }
+
+        pen.assert_each_once(&[&pen.read()], &format!("full after {bytes} bytes"));
     }
 }

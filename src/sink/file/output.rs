@@ -161,11 +161,21 @@ impl Output {
         if (at.device, at.inode) != (self.at.device, self.at.inode) {
             return Ok(false);
         }
-        let held = self.size()? >= at.length && self.last_line(at.length)? == at.line;
+        let held = self.holds(at)?;
         if !held {
             warn!(path = %self.path.display(), "The file was truncated or rewritten; `copytruncate` is not supported.");
         }
         Ok(held)
+    }
+
+    fn holds(&self, at: &Position) -> Result<bool, Error> {
+        Ok(self.size()? >= at.length && self.last_line(at.length)? == at.line)
+    }
+
+    /// This file, when it was moved to a sibling name with part of a batch in it. What a failed
+    /// flush may have dropped does not count.
+    pub fn left_behind(&self, new: &Self) -> Result<Option<Self>, Error> {
+        if self.unflushed { Ok(None) } else { Self::moved(&self.path, &self.at, new) }
     }
 
     /// Takes all that the file holds as settled or not ours.
@@ -229,9 +239,10 @@ impl Output {
         self.unflushed = flushed.is_err();
         flushed?;
         self.at.length = self.size()?;
-        if let Some(last) = batch.messages().last() {
-            self.at.line = Some(Line::of(last));
-        }
+        self.at.line = match batch.messages().skip(done).last() {
+            Some(last) => Some(Line::of(last)),
+            None => self.last_line(self.at.length)?,
+        };
         Ok(())
     }
 
@@ -245,6 +256,9 @@ impl Output {
         options.write(true);
         sys::no_follow(&mut options);
         let mut writer = options.open(&self.path)?;
+        if sys::inode(&writer.metadata()?) != (self.at.device, self.at.inode) {
+            return Err(io::Error::other("it was moved meanwhile"));
+        }
         writer.seek(SeekFrom::Start(self.at.length))?;
         writer.write_all(&tail)
     }
