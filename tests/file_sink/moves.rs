@@ -1,6 +1,6 @@
 use siemferry::encode::Format;
 
-use super::pen::{Pen, records};
+use super::pen::{Pen, records, sink};
 
 /// One event settled, two written and not settled, a fourth to come; the sink is gone.
 async fn crashed(format: Format) -> Pen {
@@ -136,6 +136,29 @@ async fn in_a_file_that_was_rewritten_the_lines_to_come_are_adopted_wherever_the
 
     let expected = format!("{text}{}\n", pen.expected(Format::Json)[3]);
     assert_eq!(String::from_utf8(pen.read()).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn nothing_is_cut_from_a_file_that_is_not_ours() {
+    let theirs: [&[u8]; 4] =
+        [b"\0binary\0\nmore\n", b"text\n\0\0\0", b"\x7fELF\0\0no line break", b"a\n{\0\0\0\0b"];
+    for content in theirs {
+        let mut pen = crashed(Format::Json).await;
+        let elsewhere = pen.sibling("theirs");
+        std::fs::write(&elsewhere, content).unwrap();
+        std::fs::remove_file(pen.path()).unwrap();
+        // The configuration names another file now.
+        pen.sink = sink(elsewhere.clone(), Format::Json);
+        pen.start().await.unwrap();
+        pen.deliver_rest().await;
+
+        let file = std::fs::read(elsewhere).unwrap();
+        let lossy = String::from_utf8_lossy(&file);
+        let kept = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        assert!(file.starts_with(&content[..kept]), "{lossy:?}");
+        let rest = format!("{}\n", pen.expected(Format::Json)[1..].join("\n"));
+        assert!(file.ends_with(rest.as_bytes()), "{lossy:?}");
+    }
 }
 
 #[tokio::test]

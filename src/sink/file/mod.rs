@@ -119,11 +119,11 @@ impl FileSink {
         let moved = Output::moved(&mark.path, &mark.at, output).map_err(|err| self.failed(err))?;
         if let Some(mut moved) = moved {
             info!(path = %moved.path().display(), "The file was moved; its end is compared first.");
-            tail.adopt(&mut moved, mark.at.length).await.map_err(retry)?;
+            tail.adopt(&mut moved, mark.at.length, true).await.map_err(retry)?;
         }
         let known = output.continues(&mark.at).map_err(|err| self.failed(err))?;
         let from = if known { mark.at.length } else { 0 };
-        tail.adopt(output, from).await.map_err(retry)?;
+        tail.adopt(output, from, known).await.map_err(retry)?;
         Ok(tail.report())
     }
 
@@ -140,13 +140,13 @@ impl FileSink {
         let is_there = output.is_still_there();
         if is_there && output.is_dirty().map_err(failed)? {
             let from = output.position().length;
-            tail.adopt(output, from).await.map_err(retry)?;
+            tail.adopt(output, from, true).await.map_err(retry)?;
         } else if !is_there {
             warn!("The file was moved or removed; a new one is begun.");
             let new = self.open()?;
             if let Some(mut moved) = output.left_behind(&new).map_err(failed)? {
                 let from = output.position().length;
-                tail.adopt(&mut moved, from).await.map_err(retry)?;
+                tail.adopt(&mut moved, from, true).await.map_err(retry)?;
             }
             let adopted = usize::try_from(tail.report()).expect("no more than the batch holds");
             hand.elsewhere += adopted;
