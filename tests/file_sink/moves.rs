@@ -139,6 +139,23 @@ async fn in_a_file_that_was_rewritten_the_lines_to_come_are_adopted_wherever_the
 }
 
 #[tokio::test]
+async fn a_copy_of_the_file_in_its_place_is_taken_up_where_it_was_settled() {
+    // Raw lines of equal events are equal: a settled one must not be taken for the next.
+    let twice = "{\"same\":1}".to_owned();
+    let mut pen = Pen::new(Format::Raw, vec![twice.clone(), twice]).await;
+    pen.deliver(1).await.unwrap();
+    pen.crash();
+    std::fs::copy(pen.path(), pen.sibling("copy")).unwrap();
+    std::fs::remove_file(pen.path()).unwrap();
+    std::fs::rename(pen.sibling("copy"), pen.path()).unwrap();
+
+    assert_eq!(pen.start().await.unwrap(), 0);
+    pen.deliver_rest().await;
+
+    assert_eq!(pen.read(), b"{\"same\":1}\n{\"same\":1}\n");
+}
+
+#[tokio::test]
 async fn nothing_is_cut_from_a_file_that_is_not_ours() {
     let theirs: [&[u8]; 4] =
         [b"\0binary\0\nmore\n", b"text\n\0\0\0", b"\x7fELF\0\0no line break", b"a\n{\0\0\0\0b"];

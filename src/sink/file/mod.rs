@@ -121,7 +121,7 @@ impl FileSink {
             info!(path = %moved.path().display(), "The file was moved; its end is compared first.");
             tail.adopt(&mut moved, mark.at.length, true).await.map_err(retry)?;
         }
-        let known = output.continues(&mark.at).map_err(|err| self.failed(err))?;
+        let known = output.takes_up(&mark.at).map_err(|err| self.failed(err))?;
         let from = if known { mark.at.length } else { 0 };
         tail.adopt(output, from, known).await.map_err(retry)?;
         Ok(tail.report())

@@ -168,6 +168,12 @@ impl Output {
         Ok(held)
     }
 
+    /// True when this file holds at its place what the bookmark's file held, be it that file or a
+    /// copy of it.
+    pub fn takes_up(&self, at: &Position) -> Result<bool, Error> {
+        Ok(self.continues(at)? || at.length > 0 && self.holds(at)?)
+    }
+
     fn holds(&self, at: &Position) -> Result<bool, Error> {
         Ok(self.size()? >= at.length && self.last_line(at.length)? == at.line)
     }
