@@ -102,9 +102,7 @@ impl Output {
     pub fn open(path: &Path) -> Result<Self, Error> {
         refuse(path)?;
         let dir = directory(path);
-        if !dir.exists() {
-            std::fs::create_dir_all(dir).map_err(io_error("create directory", dir))?;
-        }
+        create_directory(dir)?;
         let handle = File::open(dir).map_err(io_error("open directory", dir))?;
         if sys::mode(&handle).map_err(io_error("examine", dir))? & 0o002 != 0 {
             return Err(Error::OpenDirectory { path: path.to_owned() });
@@ -116,8 +114,9 @@ impl Output {
         let file = options.open(path).map_err(io_error("open", path))?;
         if is_new {
             sys::set_mode(&file, 0o640).map_err(io_error("set the mode of", path))?;
-            sys::sync_dir(dir).map_err(io_error("flush directory", dir))?;
         }
+        // A power cut must not take the name away, whoever has made the file.
+        sys::sync_dir(dir).map_err(io_error("flush directory", dir))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
@@ -337,6 +336,23 @@ fn refuse(path: &Path) -> Result<(), Error> {
         () => "a FIFO, socket or device",
     };
     Err(Error::NotAFile { path: path.to_owned(), what })
+}
+
+/// Makes the directory and those above it, each on stable storage before the next.
+fn create_directory(dir: &Path) -> Result<(), Error> {
+    let missing: Vec<&Path> = dir
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
+        .collect();
+    for new in missing.into_iter().rev() {
+        match std::fs::create_dir(new) {
+            Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(io_error("create directory", new)(err));
+            }
+            _ => sys::sync_dir(directory(new)).map_err(io_error("flush directory", new))?,
+        }
+    }
+    Ok(())
 }
 
 fn directory(path: &Path) -> &Path {
