@@ -13,6 +13,9 @@ mod told;
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
+/// The file sink, whatever happens to its file.
+mod file_sink;
+
 /// The store, against a model of what is true.
 mod store;
 

@@ -42,8 +42,15 @@ impl<'a> Tail<'a> {
         Self { format, by_identity, upcoming, expected: None, asked: false, adopted, foreign, cut }
     }
 
-    /// Adopts the lines of `output` from byte `from` on, and cuts a torn end.
-    pub async fn adopt(&mut self, output: &mut Output, from: u64) -> Result<(), BoxError> {
+    /// Adopts the lines of `output` from byte `from` on, and cuts a torn end. What stands there is
+    /// `known` to be written behind our own lines; else the file may be anybody's, until a line
+    /// turns out to be ours.
+    pub async fn adopt(
+        &mut self,
+        output: &mut Output,
+        from: u64,
+        mut known: bool,
+    ) -> Result<(), BoxError> {
         let mut file = output.reader()?;
         file.seek(SeekFrom::Start(from))?;
         let mut lines = BufReader::with_capacity(256 << 10, file);
@@ -55,8 +62,9 @@ impl<'a> Tail<'a> {
             if read == 0 {
                 return Ok(());
             }
-            match self.judge(&line).await? {
+            match self.judge(&line, known).await? {
                 Judged::Ours => {
+                    known = true;
                     self.adopted += 1;
                     self.asked = false;
                 }
@@ -84,16 +92,16 @@ impl<'a> Tail<'a> {
         self.adopted
     }
 
-    async fn judge(&mut self, line: &[u8]) -> Result<Judged, BoxError> {
+    async fn judge(&mut self, line: &[u8], known: bool) -> Result<Judged, BoxError> {
         if !self.asked {
             self.expected = self.upcoming.next(self.format).await?;
             self.asked = true;
         }
-        Ok(judge(line, self.expected.as_ref(), self.by_identity))
+        Ok(judge(line, self.expected.as_ref(), self.by_identity, known))
     }
 }
 
-fn judge(line: &[u8], expected: Option<&Encoded>, by_identity: bool) -> Judged {
+fn judge(line: &[u8], expected: Option<&Encoded>, by_identity: bool, known: bool) -> Judged {
     let whole = line.strip_suffix(b"\n");
     if let (Some(line), Some(expected)) = (whole, expected)
         && (line == expected.bytes || by_identity && names(line, expected))
@@ -101,9 +109,10 @@ fn judge(line: &[u8], expected: Option<&Encoded>, by_identity: bool) -> Judged {
         return Judged::Ours;
     }
     // JSON text holds no NUL: a file system gives such bytes for what it had not written yet.
-    let hole = line.contains(&0);
-    let begun =
-        whole.is_none() && expected.is_some_and(|expected| expected.bytes.starts_with(line));
+    let hole = known && line.contains(&0);
+    let written = line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let begun = whole.is_none()
+        && expected.is_some_and(|expected| expected.bytes.starts_with(&line[..written]));
     if hole || begun { Judged::Torn } else { Judged::Foreign }
 }
 
@@ -143,15 +152,15 @@ mod tests {
             (b"\n", Judged::Foreign),
         ];
         for (line, expected) in table {
-            assert_eq!(judge(line, Some(&next), false), expected, "{line:?}");
+            assert_eq!(judge(line, Some(&next), false, true), expected, "{line:?}");
         }
     }
 
     #[test]
     fn with_nothing_upcoming_only_a_hole_is_cut() {
-        assert_eq!(judge(b"{\"a\":1}\n", None, false), Judged::Foreign);
-        assert_eq!(judge(b"{\"a", None, false), Judged::Foreign);
-        assert_eq!(judge(b"\0", None, false), Judged::Torn);
+        assert_eq!(judge(b"{\"a\":1}\n", None, false, true), Judged::Foreign);
+        assert_eq!(judge(b"{\"a", None, false, true), Judged::Foreign);
+        assert_eq!(judge(b"\0", None, false, true), Judged::Torn);
     }
 
     #[test]
@@ -160,8 +169,26 @@ mod tests {
         let line = format!("{{\"siemferry\":{{\"uid\":\"{}\",\"seq\":3}}}}\n", next.uid);
         let other = format!("{{\"siemferry\":{{\"uid\":\"{}\",\"seq\":33}}}}\n", next.uid);
 
-        assert_eq!(judge(line.as_bytes(), Some(&next), true), Judged::Ours);
-        assert_eq!(judge(line.as_bytes(), Some(&next), false), Judged::Foreign);
-        assert_eq!(judge(other.as_bytes(), Some(&next), true), Judged::Foreign);
+        assert_eq!(judge(line.as_bytes(), Some(&next), true, true), Judged::Ours);
+        assert_eq!(judge(line.as_bytes(), Some(&next), false, true), Judged::Foreign);
+        assert_eq!(judge(other.as_bytes(), Some(&next), true, true), Judged::Foreign);
+    }
+
+    #[test]
+    fn in_a_file_that_may_be_anybodys_only_our_own_beginning_is_torn() {
+        let next = event(3, r#"{"a":1}"#);
+        let table: [(&[u8], Judged); 7] = [
+            (b"{\"a\":1}\n", Judged::Ours),
+            (b"{\"a", Judged::Torn),
+            (b"{\"a\0\0\0", Judged::Torn),
+            (b"\0\0\0", Judged::Torn),
+            (b"{\"a\0\0\0\n", Judged::Foreign),
+            (b"\0\0\0\n", Judged::Foreign),
+            (b"text\0\0", Judged::Foreign),
+        ];
+        for (line, expected) in table {
+            assert_eq!(judge(line, Some(&next), false, false), expected, "{line:?}");
+        }
+        assert_eq!(judge(b"\0", None, false, false), Judged::Foreign);
     }
 }

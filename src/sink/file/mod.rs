@@ -68,13 +68,21 @@ struct Mark {
 /// Appends to one file.
 pub struct FileSink {
     config: Config,
-    output: Mutex<Option<Output>>,
+    hand: Mutex<Hand>,
+}
+
+/// What the sink holds while it writes.
+#[derive(Default)]
+struct Hand {
+    output: Option<Output>,
+    /// How many messages of a batch that failed stand in files that were moved away since.
+    elsewhere: usize,
 }
 
 impl FileSink {
     /// A sink that has opened nothing yet.
     pub fn new(config: Config) -> Self {
-        Self { config, output: Mutex::default() }
+        Self { config, hand: Mutex::default() }
     }
 
     fn bookmark(&self, at: &Position) -> Bookmark {
@@ -111,15 +119,42 @@ impl FileSink {
         let moved = Output::moved(&mark.path, &mark.at, output).map_err(|err| self.failed(err))?;
         if let Some(mut moved) = moved {
             info!(path = %moved.path().display(), "The file was moved; its end is compared first.");
-            tail.adopt(&mut moved, mark.at.length).await.map_err(retry)?;
+            tail.adopt(&mut moved, mark.at.length, true).await.map_err(retry)?;
         }
-        let from = if output.continues(&mark.at).map_err(|err| self.failed(err))? {
-            mark.at.length
-        } else {
-            0
-        };
-        tail.adopt(output, from).await.map_err(retry)?;
+        let known = output.takes_up(&mark.at).map_err(|err| self.failed(err))?;
+        let from = if known { mark.at.length } else { 0 };
+        tail.adopt(output, from, known).await.map_err(retry)?;
         Ok(tail.report())
+    }
+
+    /// Finds out which messages of the batch an earlier attempt has written; says how many, and
+    /// stands behind them. When it fails, all that is known is kept for the next attempt.
+    async fn catch_up(&self, hand: &mut Hand, batch: &Batch) -> Result<usize, DeliveryError> {
+        let failed = |err| self.failed(err);
+        let Some(output) = &mut hand.output else {
+            hand.output = Some(self.open()?);
+            return Ok(hand.elsewhere);
+        };
+        let mut upcoming = Messages { batch, next: hand.elsewhere };
+        let mut tail = Tail::new(self.config.format, false, &mut upcoming);
+        let is_there = output.is_still_there();
+        if is_there && output.is_dirty().map_err(failed)? {
+            let from = output.position().length;
+            tail.adopt(output, from, true).await.map_err(retry)?;
+        } else if !is_there {
+            warn!("The file was moved or removed; a new one is begun.");
+            let new = self.open()?;
+            if let Some(mut moved) = output.left_behind(&new).map_err(failed)? {
+                let from = output.position().length;
+                tail.adopt(&mut moved, from, true).await.map_err(retry)?;
+            }
+            let adopted = usize::try_from(tail.report()).expect("no more than the batch holds");
+            hand.elsewhere += adopted;
+            hand.output = Some(new);
+            return Ok(hand.elsewhere);
+        }
+        let adopted = usize::try_from(tail.report()).expect("no more than the batch holds");
+        Ok(hand.elsewhere + adopted)
     }
 }
 
@@ -131,7 +166,7 @@ impl Sink for FileSink {
         upcoming: &mut dyn Upcoming,
     ) -> Result<Resumed, DeliveryError> {
         // An earlier attempt that failed half-way would hold the lock against us.
-        self.output.lock().await.take();
+        *self.hand.lock().await = Hand::default();
         let mut output = self.open()?;
         let mark: Option<Mark> =
             bookmark.and_then(|bookmark| serde_json::from_str(&bookmark.0).ok());
@@ -141,7 +176,7 @@ impl Sink for FileSink {
         };
         output.stand_at_end().map_err(|err| self.failed(err))?;
         let bookmark = Some(self.bookmark(output.position()));
-        *self.output.lock().await = Some(output);
+        self.hand.lock().await.output = Some(output);
         Ok(Resumed { adopted, bookmark })
     }
 
@@ -151,23 +186,9 @@ impl Sink for FileSink {
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Result<Receipt, DeliveryError> {
-        let mut held = self.output.lock().await;
-        let mut output = match held.take() {
-            Some(output) if output.is_still_there() => output,
-            None => self.open()?,
-            Some(_) => {
-                warn!("The file was moved or removed; a new one is begun.");
-                self.open()?
-            }
-        };
-        let mut done = 0;
-        if output.is_dirty().map_err(|err| self.failed(err))? {
-            let mut upcoming = Messages { batch, next: 0 };
-            let mut tail = Tail::new(self.config.format, false, &mut upcoming);
-            let from = output.position().length;
-            tail.adopt(&mut output, from).await.map_err(retry)?;
-            done = usize::try_from(tail.report()).expect("no more than the batch holds");
-        }
+        let mut hand = self.hand.lock().await;
+        let done = self.catch_up(&mut hand, batch).await?;
+        let mut output = hand.output.take().expect("catching up has left one open");
         let batch = Arc::clone(batch);
         let work = move || {
             let appended = output.append(&batch, done);
@@ -175,9 +196,11 @@ impl Sink for FileSink {
         };
         let (output, appended) =
             tokio::task::spawn_blocking(work).await.map_err(|err| retry(err.into()))?;
-        let output = held.insert(output);
+        let output = hand.output.insert(output);
         appended.map_err(|err| self.failed(err))?;
-        Ok(Receipt { bookmark: Some(self.bookmark(output.position())) })
+        let bookmark = self.bookmark(output.position());
+        hand.elsewhere = 0;
+        Ok(Receipt { bookmark: Some(bookmark) })
     }
 }
 

@@ -102,9 +102,7 @@ impl Output {
     pub fn open(path: &Path) -> Result<Self, Error> {
         refuse(path)?;
         let dir = directory(path);
-        if !dir.exists() {
-            std::fs::create_dir_all(dir).map_err(io_error("create directory", dir))?;
-        }
+        create_directory(dir)?;
         let handle = File::open(dir).map_err(io_error("open directory", dir))?;
         if sys::mode(&handle).map_err(io_error("examine", dir))? & 0o002 != 0 {
             return Err(Error::OpenDirectory { path: path.to_owned() });
@@ -116,8 +114,9 @@ impl Output {
         let file = options.open(path).map_err(io_error("open", path))?;
         if is_new {
             sys::set_mode(&file, 0o640).map_err(io_error("set the mode of", path))?;
-            sys::sync_dir(dir).map_err(io_error("flush directory", dir))?;
         }
+        // A power cut must not take the name away, whoever has made the file.
+        sys::sync_dir(dir).map_err(io_error("flush directory", dir))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
@@ -161,11 +160,27 @@ impl Output {
         if (at.device, at.inode) != (self.at.device, self.at.inode) {
             return Ok(false);
         }
-        let held = self.size()? >= at.length && self.last_line(at.length)? == at.line;
+        let held = self.holds(at)?;
         if !held {
             warn!(path = %self.path.display(), "The file was truncated or rewritten; `copytruncate` is not supported.");
         }
         Ok(held)
+    }
+
+    /// True when this file holds at its place what the bookmark's file held, be it that file or a
+    /// copy of it.
+    pub fn takes_up(&self, at: &Position) -> Result<bool, Error> {
+        Ok(self.continues(at)? || at.length > 0 && self.holds(at)?)
+    }
+
+    fn holds(&self, at: &Position) -> Result<bool, Error> {
+        Ok(self.size()? >= at.length && self.last_line(at.length)? == at.line)
+    }
+
+    /// This file, when it was moved to a sibling name with part of a batch in it. What a failed
+    /// flush may have dropped does not count.
+    pub fn left_behind(&self, new: &Self) -> Result<Option<Self>, Error> {
+        if self.unflushed { Ok(None) } else { Self::moved(&self.path, &self.at, new) }
     }
 
     /// Takes all that the file holds as settled or not ours.
@@ -229,9 +244,10 @@ impl Output {
         self.unflushed = flushed.is_err();
         flushed?;
         self.at.length = self.size()?;
-        if let Some(last) = batch.messages().last() {
-            self.at.line = Some(Line::of(last));
-        }
+        self.at.line = match batch.messages().skip(done).last() {
+            Some(last) => Some(Line::of(last)),
+            None => self.last_line(self.at.length)?,
+        };
         Ok(())
     }
 
@@ -245,6 +261,9 @@ impl Output {
         options.write(true);
         sys::no_follow(&mut options);
         let mut writer = options.open(&self.path)?;
+        if sys::inode(&writer.metadata()?) != (self.at.device, self.at.inode) {
+            return Err(io::Error::other("it was moved meanwhile"));
+        }
         writer.seek(SeekFrom::Start(self.at.length))?;
         writer.write_all(&tail)
     }
@@ -317,6 +336,23 @@ fn refuse(path: &Path) -> Result<(), Error> {
         () => "a FIFO, socket or device",
     };
     Err(Error::NotAFile { path: path.to_owned(), what })
+}
+
+/// Makes the directory and those above it, each on stable storage before the next.
+fn create_directory(dir: &Path) -> Result<(), Error> {
+    let missing: Vec<&Path> = dir
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
+        .collect();
+    for new in missing.into_iter().rev() {
+        match std::fs::create_dir(new) {
+            Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(io_error("create directory", new)(err));
+            }
+            _ => sys::sync_dir(directory(new)).map_err(io_error("flush directory", new))?,
+        }
+    }
+    Ok(())
 }
 
 fn directory(path: &Path) -> &Path {
