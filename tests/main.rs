@@ -12,3 +12,6 @@ mod kills;
 
 /// Whatever is wrong is refused with what to do about it, and once mended everything arrives.
 mod bad_input;
+
+/// A token that a server writes back is in no file, no log and no error.
+mod secrets;
