@@ -1,5 +1,7 @@
 //! One test binary: a module per subject, black-box wherever a process can be started.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 /// What the tests stand on: the simulated API, the real binary, a directory.
 mod rig;
 
@@ -15,3 +17,9 @@ mod bad_input;
 
 /// A token that a server writes back is in no file, no log and no error.
 mod secrets;
+
+/// What `siemferry status` shows.
+mod status;
+
+/// SIGTERM and SIGINT.
+mod stop;
