@@ -70,6 +70,7 @@ fn load_with(
     now: DateTime<Utc>,
 ) -> Result<Config, Error> {
     let layers = Layers::read(path, environment)?;
+    layers.register_secrets();
     refuse(shape::problems(&layers))?;
     let config = layers.extract()?;
     let exposed = config.exposed_secrets(&layers);

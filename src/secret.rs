@@ -14,7 +14,7 @@ mod command;
 mod file;
 mod redact;
 
-pub use redact::redact;
+pub use redact::{redact, register};
 
 /// `{ file = } { env = } { credential = } { command = [..] }`, or the value itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -62,12 +62,13 @@ impl Config {
         if let Some(why) = unfit(value) {
             return Err(Error::Unfit { place: self.place(), why });
         }
-        redact::register(value);
+        register(value);
         Ok(Secret(value.into()))
     }
 
-    /// A value that is known already.
+    /// A value that is written out; [`redact()`] knows it from now on.
     pub fn plain(value: &str) -> Self {
+        register(value);
         Self::Plain(Plain(value.into()))
     }
 
@@ -277,9 +278,7 @@ impl<'de> Visitor<'de> for Reference {
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Config, E> {
-        // Known before anything can go wrong with the rest of the configuration.
-        redact::register(value);
-        Ok(Config::Plain(Plain(value.into())))
+        Ok(Config::plain(value))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Config, A::Error> {

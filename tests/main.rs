@@ -1,7 +1,6 @@
 //! One test binary: a module per subject, black-box wherever a process can be started.
 
-// A test that meets what it did not expect fails by a panic.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 /// What the tests stand on: the simulated API, the real binary, a directory.
 mod rig;
@@ -21,3 +20,12 @@ mod store;
 
 /// Whatever is wrong is refused with what to do about it, and once mended everything arrives.
 mod bad_input;
+
+/// A token that a server writes back is in no file, no log and no error.
+mod secrets;
+
+/// What `siemferry status` shows.
+mod status;
+
+/// SIGTERM and SIGINT.
+mod stop;

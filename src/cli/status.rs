@@ -1,11 +1,12 @@
 //! `siemferry status`: reads the store beside the daemon.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 
 use super::{ConfigPath, FAILED, Failure, print};
 use crate::log::escape;
 use crate::store::inspect::{self, Sink, Source, Status};
-use crate::store::wall_clock;
+use crate::store::{self, wall_clock};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -19,11 +20,8 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.config.load()?;
-    let status = inspect::status(&config.state.dir, wall_clock()).map_err(|err| {
-        let first = || "start `siemferry run` with this configuration first".to_owned();
-        let hint = if err.is_missing() { Some(first()) } else { err.hint() };
-        Failure::new(FAILED, err.to_string(), hint)
-    })?;
+    let status = inspect::status(&config.state.dir, wall_clock())
+        .map_err(|err| Failure::new(FAILED, err.to_string(), hint(&err)))?;
     if arguments.json {
         let json = serde_json::to_string(&status).expect("a status is plain data");
         print(&format!("{json}\n"));
@@ -31,6 +29,23 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         print(&table(&status));
     }
     Ok(())
+}
+
+/// What to do, for somebody who only wants to look.
+fn hint(err: &store::Error) -> Option<String> {
+    let kind = match err {
+        store::Error::Io { source, .. } => Some(source.kind()),
+        _ => None,
+    };
+    match kind {
+        Some(ErrorKind::NotFound) => {
+            Some("start `siemferry run` with this configuration first".to_owned())
+        }
+        Some(ErrorKind::PermissionDenied) => {
+            Some("ask as root, or as the user that runs siemferry".to_owned())
+        }
+        _ => err.hint(),
+    }
 }
 
 fn table(status: &Status) -> String {

@@ -10,6 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::{Config, Error, explain, read};
 use crate::log::escape;
 use crate::problem::Problem;
+use crate::secret;
 
 /// What all files and the environment say together.
 pub struct Layers {
@@ -58,6 +59,17 @@ impl Layers {
             all = all.merge(layer);
         }
         Ok(Self { files, all, main: read::place(path), modes })
+    }
+
+    /// Has every secret that is written out known, before a value of the configuration is shown:
+    /// the same may stand under another key by mistake.
+    pub fn register_secrets(&self) {
+        let tables = |value: Value| value.into_dict().unwrap_or_default().into_values();
+        for kind in self.value("sources").into_iter().flat_map(tables).flat_map(tables) {
+            if let Some(token) = kind.find_ref("token").and_then(Value::as_str) {
+                secret::register(token);
+            }
+        }
     }
 
     /// The configuration they make.

@@ -13,6 +13,7 @@ use std::ops::Range;
 use self::envelope::Outline;
 pub use self::time::TimeFormat;
 use crate::event::Record;
+use crate::secret::redact;
 use crate::source::BadRecord;
 use crate::source::identity::Digester;
 use crate::source::json::{self, Fault, Kind, Pointer, Tape};
@@ -204,6 +205,8 @@ fn show_keys(body: &[u8], outline: &Outline) -> String {
     for key in outline.keys.iter().take(KEYS) {
         let inner = &body[key.start + 1..key.end - 1];
         let text = json::decode_lossy(&inner[..inner.len().min(SOURCE)]);
+        // Before it is shortened: a part of a secret is not known as one.
+        let text = redact(&text);
         let comma = if shown.is_empty() { "" } else { ", " };
         let text = text.escape_debug().take(LENGTH).collect::<String>();
         write!(shown, "{comma}`{text}`").expect("a string takes all");

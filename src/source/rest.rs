@@ -330,6 +330,7 @@ fn said(body: &[u8]) -> Option<String> {
     let found = json.as_ref().and_then(|json| {
         named.iter().find_map(|pointer| json.pointer(pointer).and_then(Value::as_str))
     });
-    let said: String = found.unwrap_or(text).chars().take(MOST_CHARS).collect();
+    // Before it is shortened: a part of a secret is not known as one.
+    let said: String = redact(found.unwrap_or(text)).chars().take(MOST_CHARS).collect();
     (!said.is_empty()).then_some(said)
 }

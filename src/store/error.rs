@@ -110,11 +110,6 @@ impl Error {
         matches!(self, Self::Full | Self::Undone)
     }
 
-    /// True when there is nothing where the file or directory should be.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
-    }
-
     /// What the operator can do.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {

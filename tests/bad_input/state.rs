@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use rusqlite::Connection;
 
 use crate::rig::{Home, Sim};
-use crate::told::{Told, home_of, read_only, week_of};
+use crate::told::{Told, as_somebody, home_of, read_only, week_of};
 
 fn given() -> (Sim, Home) {
     let sim = week_of(120);
@@ -190,4 +190,41 @@ fn root_a_read_only_file_system_is_named() {
          hint: choose a `state.dir` on a file system that can be written to\n",
     );
     home.delivers_all(&sim);
+}
+
+/// Root may write anywhere, so the daemon runs as somebody else.
+#[test]
+fn root_a_state_directory_that_the_user_cannot_make_is_named() {
+    let (sim, home) = given();
+    fs::set_permissions(home.path(""), Permissions::from_mode(0o755)).unwrap();
+
+    let told = home.told(as_somebody(&home.command(&["run", "--once"])));
+
+    told.is(
+        2,
+        "error: create state directory `HOME/state`: Permission denied (os error 13)\n\
+         hint: let the user that runs siemferry own `HOME/state`\n",
+    );
+    home.delivers_all(&sim);
+}
+
+#[test]
+fn root_a_store_of_another_user_is_named() {
+    let (sim, home) = given();
+    fs::set_permissions(home.path(""), Permissions::from_mode(0o755)).unwrap();
+    home.delivers_all(&sim);
+
+    let told = home.told(as_somebody(&home.command(&["run", "--once"])));
+    let status = home.told(as_somebody(&home.command(&["status"])));
+
+    told.is(
+        2,
+        "error: open state directory `HOME/state`: Permission denied (os error 13)\n\
+         hint: let the user that runs siemferry own `HOME/state`\n",
+    );
+    status.is(
+        1,
+        "error: read the store `HOME/state/siemferry.db`: Permission denied (os error 13)\n\
+         hint: ask as root, or as the user that runs siemferry\n",
+    );
 }

@@ -66,8 +66,8 @@ impl Home {
         };
         let stderr = text(&output.stderr);
         let lines = |is_log: bool| {
-            let lines = stderr.lines().filter(|line| line.starts_with('{') == is_log);
-            lines.map(|line| format!("{line}\n")).collect::<String>()
+            let lines = stderr.split_inclusive('\n');
+            lines.filter(|line| line.starts_with('{') == is_log).collect::<String>()
         };
         let code = output.status.code();
         Told { code, said: lines(false), log: lines(true), stdout: text(&output.stdout) }
