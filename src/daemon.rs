@@ -262,8 +262,9 @@ impl Tasks {
     ) -> anyhow::Result<()> {
         let (name, ended) = ended?;
         let ended = ended.with_context(|| format!("deliver to sink `{name}`"))?;
-        if let deliver::End::Blocked { error, hint } = ended {
-            self.blocked.push(Waiting { text: format!("sink `{name}` is blocked: {error}"), hint });
+        if let deliver::End::Blocked { error, hint, pending } = ended {
+            let text = says("sink", &name, "blocked", pending, Some(&error));
+            self.blocked.push(Waiting { text, hint });
         }
         Ok(())
     }

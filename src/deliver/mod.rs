@@ -42,6 +42,8 @@ pub enum End {
         error: String,
         /// What to do.
         hint: Option<String>,
+        /// How many events wait.
+        pending: u64,
     },
 }
 
@@ -231,7 +233,8 @@ impl Courier {
             }
             DeliveryError::Blocked { hint, .. } => {
                 self.blocked(&error, hint.as_deref()).await?;
-                self.orders.finish.borrow().then_some(End::Blocked { error, hint })
+                let pending = *self.store.committed().borrow() - self.settled;
+                self.orders.finish.borrow().then_some(End::Blocked { error, hint, pending })
             }
         };
         Ok(if *self.orders.stop.borrow() { Some(End::Stopped) } else { ends })

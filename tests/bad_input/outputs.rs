@@ -16,7 +16,7 @@ fn given() -> (Sim, Home) {
 fn is_blocked(home: &Home, why: &str, hint: &str) {
     let told = home.impatient();
 
-    let said = format!("error: sink `archive` is blocked, 120 events wait: {why}\n");
+    let said = format!("error: sink `archive` is blocked, 120 events wait: {why}\nhint: {hint}\n");
     told.is(1, &said);
     assert!(told.log.contains(hint), "{}", told.log);
 }
