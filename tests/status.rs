@@ -203,7 +203,7 @@ fn people_are_shown_the_same_as_programs() {
     let expected = format!(
         "120 events, {} repeats, 0 late\n       \
          again after 24h: up to {}\n\
-         sink   archive: ok, 120 delivered, 0 pending, 0 dead letters, settled up to 120\n\
+         sink   archive: ok, 120 delivered, 0 pending, 0 suspects, 0 dead letters, 0 ambiguous, settled up to 120\n\
          spool  {} bytes, 120 events\n",
         source["repeats"],
         text(&source["sweeps"][0]["watermark"]),

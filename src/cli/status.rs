@@ -81,8 +81,15 @@ fn put_source(out: &mut String, name: &str, source: &Source) {
 fn put_sink(out: &mut String, name: &str, sink: &Sink) {
     let _ = writeln!(
         out,
-        "sink   {name}: {}, {} delivered, {} pending, {} dead letters, settled up to {}",
-        sink.state, sink.delivered, sink.pending, sink.dead_letters, sink.settled_seq
+        "sink   {name}: {}, {} delivered, {} pending, {} suspects, {} dead letters, {} ambiguous, \
+         settled up to {}",
+        sink.state,
+        sink.delivered,
+        sink.pending,
+        sink.suspects,
+        sink.dead_letters,
+        sink.ambiguous,
+        sink.settled_seq
     );
     put_error(out, sink.last_error.as_deref());
 }
