@@ -3,10 +3,30 @@
 //! Elsewhere than on Unix the questions about owners and modes have harmless answers, and the
 //! operating system's own access lists decide.
 
+use std::fs::{File, TryLockError};
+use std::io;
+use std::time::Duration;
+
 pub use imp::{
     create_dir_private, effective_user, inode, is_network_fs, mode, no_follow, no_wait,
     on_stop_signals, open_private, owner, set_mode, sync_dir,
 };
+
+/// Takes the exclusive lock of an open file; false when another process holds it.
+///
+/// A process that is just being started holds for a moment what its parent had locked, so the
+/// question is asked again before it counts.
+pub fn lock(file: &File) -> io::Result<bool> {
+    const ATTEMPTS: u32 = 20;
+    for _ in 0..ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => std::thread::park_timeout(Duration::from_millis(5)),
+            Err(TryLockError::Error(err)) => return Err(err),
+        }
+    }
+    Ok(false)
+}
 
 #[cfg(unix)]
 mod imp {
@@ -242,7 +262,7 @@ mod tests {
         let file = open_private(&path).unwrap();
 
         assert_eq!(mode(&file).unwrap(), 0o600);
-        assert_eq!(mode(&std::fs::File::open(&dir).unwrap()).unwrap(), 0o700);
+        assert_eq!(mode(&File::open(&dir).unwrap()).unwrap(), 0o700);
         assert_eq!(owner(&file).unwrap(), effective_user());
         let again = open_private(&path).unwrap();
         assert_eq!(inode(&file.metadata().unwrap()), inode(&again.metadata().unwrap()));

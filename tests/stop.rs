@@ -146,7 +146,7 @@ fn a_signal_ends_a_single_run_that_is_not_done() {
     let kill = Command::new("kill").arg(once.id().to_string()).status();
 
     assert!(kill.unwrap().success());
-    assert_eq!(once.wait().unwrap().code(), Some(0));
+    assert_eq!(once.wait().unwrap().code(), Some(1), "it has not read all it was to read");
     is_all_settled(&home);
     sim.api.mend();
     home.delivers_all(&sim);

@@ -61,6 +61,7 @@ impl Poller {
             FetchError::TooMuch { .. } if self.plan.halve(task) => {
                 self.turn = task.sweep;
                 info!(window = %task.window, error = %err, "Halves a window.");
+                self.turn_to(State::Retrying, Some(&err.to_string())).await?;
                 Ok(Then::GoOn)
             }
             FetchError::PageExpired { source } | FetchError::TooMuch { source } => {

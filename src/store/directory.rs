@@ -1,6 +1,6 @@
 //! The state directory: private, local, locked, and on stable storage before anything rests on it.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,18 +74,14 @@ fn make_private(dir: &Path) -> Result<(), Error> {
 fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join(LOCK);
     let mut file = sys::open_private(&path).map_err(io("open lock file", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            // The text only helps the reader; without it the refusal stands all the same.
-            let _ = file.read_to_string(&mut text);
-            let pid = text.trim();
-            let known = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
-            let holder = if known { format!("process {pid}") } else { "another process".into() };
-            return Err(Error::InUse { dir: dir.to_owned(), holder });
-        }
-        Err(TryLockError::Error(err)) => return Err(io("lock", &path)(err)),
+    if !sys::lock(&file).map_err(io("lock", &path))? {
+        let mut text = String::new();
+        // The text only helps the reader; without it the refusal stands all the same.
+        let _ = file.read_to_string(&mut text);
+        let pid = text.trim();
+        let known = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
+        let holder = if known { format!("process {pid}") } else { "another process".into() };
+        return Err(Error::InUse { dir: dir.to_owned(), holder });
     }
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(io("write lock file", &path))?;

@@ -132,7 +132,7 @@ fn a_file_that_another_program_has_locked_is_left_alone() {
 
     is_blocked(
         &home,
-        "open `HOME/events.ndjson`: another siemferry writes to it",
+        "open `HOME/events.ndjson`: another program, such as a second siemferry, has locked it",
         "give each siemferry, and each sink, a file of its own",
     );
 

@@ -86,7 +86,7 @@ impl Play {
     async fn step(&mut self, step: Step) {
         match step {
             Step::Appear { record, second } => {
-                *self.world.entry((record, second)).or_default() += 1
+                *self.world.entry((record, second)).or_default() += 1;
             }
             Step::Begin { reader, start, seconds, page, order } => {
                 let window = Window { start, end: (start + seconds).min(SECONDS) };

@@ -1,6 +1,6 @@
 //! The open file: what is refused, where it stands, and how a batch gets into it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -57,7 +57,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// Two writers would mix their lines.
-    #[error("open `{}`: another siemferry writes to it", path.display())]
+    #[error("open `{}`: another program, such as a second siemferry, has locked it", path.display())]
     InUse {
         /// The path.
         path: PathBuf,
@@ -117,10 +117,8 @@ impl Output {
         }
         // A power cut must not take the name away, whoever has made the file.
         sys::sync_dir(dir).map_err(io_error("flush directory", dir))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(err)) => return Err(io_error("lock", path)(err)),
+        if !sys::lock(&file).map_err(io_error("lock", path))? {
+            return Err(Error::InUse { path: path.to_owned() });
         }
         Self::with(path, file)
     }

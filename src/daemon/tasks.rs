@@ -1,0 +1,193 @@
+//! What the daemon has started: waited for, and ended together.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::error;
+
+use super::{Mode, Outcome, Waiting};
+use crate::log::chain;
+use crate::store::{Prune, Store, wall_clock};
+use crate::units::Span;
+use crate::{deliver, poll};
+
+/// How often delivered pages that are old enough are removed.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// What runs.
+#[derive(Default)]
+pub(super) struct Tasks {
+    pub pollers: JoinSet<(String, anyhow::Result<poll::End>)>,
+    pub couriers: JoinSet<(String, anyhow::Result<deliver::End>)>,
+    pub janitor: JoinSet<()>,
+    /// The sources and sinks that were blocked, reading once.
+    blocked: Vec<Waiting>,
+}
+
+impl Tasks {
+    /// Waits for the stop, for a failure, or, reading once, for the end.
+    pub async fn watch(
+        &mut self,
+        store: &Store,
+        mode: Mode,
+        mut stop: watch::Receiver<bool>,
+        finish: &watch::Sender<bool>,
+    ) -> anyhow::Result<Outcome> {
+        let mut progress = Progress::new(store);
+        loop {
+            let patience = match mode {
+                Mode::Forever => Duration::from_secs(3600),
+                Mode::Once(patience) => patience,
+            };
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(stopped(mode)),
+                Some(ended) = self.pollers.join_next() => {
+                    self.poller_ended(ended)?;
+                    if self.pollers.is_empty() {
+                        finish.send_replace(true);
+                    }
+                }
+                Some(ended) = self.couriers.join_next() => {
+                    self.courier_ended(ended)?;
+                    if self.couriers.is_empty() {
+                        let blocked = std::mem::take(&mut self.blocked);
+                        return Ok(if blocked.is_empty() { Outcome::Done } else { Outcome::Waiting(blocked) });
+                    }
+                }
+                () = progress.stalled(patience) => {
+                    if mode != Mode::Forever {
+                        return Ok(Outcome::Waiting(self.waiting(store).await?));
+                    }
+                }
+            }
+        }
+    }
+
+    fn poller_ended(
+        &mut self,
+        ended: Result<(String, anyhow::Result<poll::End>), tokio::task::JoinError>,
+    ) -> anyhow::Result<()> {
+        let (name, ended) = ended?;
+        let ended = ended.with_context(|| format!("read source `{name}`"))?;
+        if let poll::End::Blocked { error, hint } = ended {
+            self.blocked
+                .push(Waiting { text: format!("source `{name}` is blocked: {error}"), hint });
+        }
+        Ok(())
+    }
+
+    fn courier_ended(
+        &mut self,
+        ended: Result<(String, anyhow::Result<deliver::End>), tokio::task::JoinError>,
+    ) -> anyhow::Result<()> {
+        let (name, ended) = ended?;
+        let ended = ended.with_context(|| format!("deliver to sink `{name}`"))?;
+        if let deliver::End::Blocked { error, hint, pending } = ended {
+            let text = says("sink", &name, "blocked", pending, Some(&error));
+            self.blocked.push(Waiting { text, hint });
+        }
+        Ok(())
+    }
+
+    /// Names what has not come to its end, for nothing has moved for too long.
+    async fn waiting(&mut self, store: &Store) -> anyhow::Result<Vec<Waiting>> {
+        let mut waiting = std::mem::take(&mut self.blocked);
+        let status = store.status().await?;
+        let reading = status.sources.iter().filter(|(_, source)| source.state != "ok");
+        waiting.extend(reading.map(|(name, source)| {
+            let (state, error) = (&source.state, source.last_error.as_deref());
+            Waiting { text: says("source", name, state, 0, error), hint: None }
+        }));
+        let pending =
+            status.sinks.iter().filter(|(_, sink)| sink.pending > 0 || sink.state != "ok");
+        waiting.extend(pending.map(|(name, sink)| {
+            let (state, error) = (&sink.state, sink.last_error.as_deref());
+            Waiting { text: says("sink", name, state, sink.pending, error), hint: None }
+        }));
+        if waiting.is_empty() {
+            waiting.push(Waiting { text: "nothing moves any more".into(), hint: None });
+        }
+        Ok(waiting)
+    }
+
+    pub async fn end(&mut self) {
+        while let Some(ended) = self.pollers.join_next().await {
+            report(ended.map(|(name, ended)| (name, ended.map(drop))));
+        }
+        while let Some(ended) = self.couriers.join_next().await {
+            report(ended.map(|(name, ended)| (name, ended.map(drop))));
+        }
+        self.janitor.shutdown().await;
+    }
+}
+
+/// A single run that is stopped has not done what it was asked for.
+fn stopped(mode: Mode) -> Outcome {
+    match mode {
+        Mode::Forever => Outcome::Done,
+        Mode::Once(_) => {
+            let text = "stopped before everything was read and delivered".into();
+            let hint = Some("the next run goes on where this one stopped".into());
+            Outcome::Waiting(vec![Waiting { text, hint }])
+        }
+    }
+}
+
+fn says(what: &str, name: &str, state: &str, pending: u64, error: Option<&str>) -> String {
+    let pending = if pending > 0 { format!(", {pending} events wait") } else { String::new() };
+    let error = error.map(|error| format!(": {error}")).unwrap_or_default();
+    format!("{what} `{name}` is {state}{pending}{error}")
+}
+
+fn report(ended: Result<(String, anyhow::Result<()>), tokio::task::JoinError>) {
+    match ended {
+        Ok((_, Ok(()))) => {}
+        Ok((name, Err(err))) => error!(name, error = chain(err.as_ref()), "Ended with an error."),
+        Err(err) => error!(error = %err, "A task failed."),
+    }
+}
+
+/// Notices when neither a commit nor a settle has happened for a while.
+struct Progress {
+    committed: watch::Receiver<u64>,
+    settled: watch::Receiver<u64>,
+    since: Instant,
+}
+
+impl Progress {
+    fn new(store: &Store) -> Self {
+        Self { committed: store.moved(), settled: store.settled(), since: Instant::now() }
+    }
+
+    /// Returns when nothing has moved for `patience`. Dropped half-way, it forgets nothing.
+    async fn stalled(&mut self, patience: Duration) {
+        loop {
+            let left = patience.saturating_sub(self.since.elapsed());
+            let moved = async {
+                tokio::select! {
+                    _ = self.committed.changed() => {}
+                    _ = self.settled.changed() => {}
+                }
+            };
+            if tokio::time::timeout(left, moved).await.is_err() {
+                self.since = Instant::now();
+                return;
+            }
+            self.since = Instant::now();
+        }
+    }
+}
+
+pub(super) async fn prune(store: Store, keep: Span, mut halt: watch::Receiver<bool>) {
+    let keep = i64::try_from(keep.duration().as_millis()).unwrap_or(i64::MAX);
+    loop {
+        if tokio::time::timeout(PRUNE_EVERY, halt.changed()).await.is_ok() {
+            return;
+        }
+        let before = wall_clock().saturating_sub(keep);
+        while store.prune(Prune::FetchedBefore(before)).await.is_ok_and(|freed| freed > 0) {}
+    }
+}
