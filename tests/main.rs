@@ -1,7 +1,20 @@
 //! One test binary: a module per subject, black-box wherever a process can be started.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 /// What the tests stand on: the simulated API, the real binary, a directory.
 mod rig;
 
+/// A daemon inside the test's own process.
+#[path = "rig/inside.rs"]
+mod inside;
+
+/// What happens at a tenant.
+#[path = "rig/tenant.rs"]
+mod tenant;
+
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
+
+/// Every event once, for each habit an API may have.
+mod cases;

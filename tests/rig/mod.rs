@@ -193,5 +193,7 @@ pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
 
 /// The text of a file; nothing when it does not exist yet.
 pub fn read(path: &Path) -> String {
-    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    std::fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
 }
