@@ -18,3 +18,6 @@ mod kills;
 
 /// Every event once, for each habit an API may have.
 mod cases;
+
+/// The same engine for two APIs that share nothing.
+mod presets;
