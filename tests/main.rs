@@ -13,6 +13,14 @@ mod inside;
 #[path = "rig/tenant.rs"]
 mod tenant;
 
+/// A certificate authority of the test's own.
+#[path = "rig/tls.rs"]
+mod tls;
+
+/// A server that answers with prepared bytes.
+#[path = "rig/wire.rs"]
+mod wire;
+
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
@@ -21,3 +29,6 @@ mod cases;
 
 /// The same engine for two APIs that share nothing.
 mod presets;
+
+/// What the engine asks of an API, and what it makes of each answer.
+mod engine;
