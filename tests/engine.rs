@@ -509,6 +509,21 @@ async fn a_broken_connection_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_not_made_in_time_says_nothing_of_the_window() {
+    // Whoever connects waits for a handshake.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", silent.local_addr().unwrap());
+    let source = keeper(&rest::Config { timeout: Span::seconds(2), ..config(&url) });
+
+    let err = first(&source).await.unwrap_err();
+
+    assert_eq!(wait(&err), None, "{err}");
+    let text = err.to_string();
+    assert!(text.starts_with("connect to `127.0.0.1`: no connection within "), "{text}");
+    assert!(text.ends_with(" s (check the firewall, or name a `proxy`)"), "{text}");
+}
+
+#[tokio::test]
 async fn nobody_at_the_other_end_is_a_reason_to_wait() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
 
