@@ -16,8 +16,9 @@ use crate::poll::plan::Rules;
 use crate::poll::{self, Poller};
 use crate::position::Second;
 use crate::sink;
-use crate::source::rest::RestSource;
-use crate::source::{self, Source};
+use crate::source::Source;
+use crate::source::preset::Preset;
+use crate::source::rest::{self, RestSource};
 use crate::store::Store;
 use crate::store::sources::Origin;
 use crate::units::{Bytes, Span};
@@ -80,6 +81,43 @@ pub struct SourceParts {
     pub rules: Rules,
 }
 
+impl SourceParts {
+    /// Sets up a source that a preset describes.
+    ///
+    /// # Errors
+    /// When its secret or a certificate cannot be read.
+    pub fn new(
+        name: &str,
+        config: &rest::Config,
+        preset: Preset,
+        seen_keep: Span,
+    ) -> anyhow::Result<Self> {
+        let millis = |span: Span| i64::try_from(span.duration().as_millis()).unwrap_or(i64::MAX);
+        let source = RestSource::new(config, preset)?;
+        let origin = Origin {
+            id: 0,
+            name: name.to_owned(),
+            api: source.api().to_owned(),
+            tenant: config.tenant.clone().unwrap_or_else(|| name.to_owned()),
+            repeats: source.repeats(),
+            seen_keep: millis(seen_keep),
+        };
+        let rules = Rules {
+            poll_every: millis(config.poll_every),
+            max_window: millis(config.max_window) / 1000,
+            lag: millis(config.lag),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            origin,
+            start: config.start.second(Utc::now()),
+            ages: std::iter::once(0).chain(config.resweep.iter().map(|age| millis(*age))).collect(),
+            rules,
+            source: Box::new(source),
+        })
+    }
+}
+
 impl Daemon {
     /// Sets everything up and opens the store. Nothing is fetched or delivered yet.
     ///
@@ -88,15 +126,22 @@ impl Daemon {
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let mut sources = Vec::new();
         for (name, source) in &config.sources {
-            let parts = source_parts(name, source, config.seen.keep)
+            let parts = SourceParts::new(name, source.rest(), source.preset(), config.seen.keep)
                 .with_context(|| format!("set up source `{name}`"))?;
             sources.push(parts);
         }
-        let sinks = config.sinks.clone();
+        Self::from_parts(config, sources)
+    }
+
+    /// As [`Daemon::new`], with these sources instead of the configured ones: any preset will do.
+    ///
+    /// # Errors
+    /// When the state directory cannot be used.
+    pub fn from_parts(config: &Config, sources: Vec<SourceParts>) -> anyhow::Result<Self> {
         Ok(Self {
             store: Store::open(&config.state)?,
             sources,
-            sinks,
+            sinks: config.sinks.clone(),
             spool_max: config.spool.max_bytes,
             spool_keep: config.spool.keep,
             grace: config.shutdown.grace.duration(),
@@ -191,35 +236,4 @@ impl Daemon {
         }
         Ok(())
     }
-}
-
-fn source_parts(
-    name: &str,
-    config: &source::Config,
-    seen_keep: Span,
-) -> anyhow::Result<SourceParts> {
-    let millis = |span: Span| i64::try_from(span.duration().as_millis()).unwrap_or(i64::MAX);
-    let rest = config.rest();
-    let source = RestSource::new(rest, config.preset())?;
-    let origin = Origin {
-        id: 0,
-        name: name.to_owned(),
-        api: source.api().to_owned(),
-        tenant: rest.tenant.clone().unwrap_or_else(|| name.to_owned()),
-        repeats: source.repeats(),
-        seen_keep: millis(seen_keep),
-    };
-    let rules = Rules {
-        poll_every: millis(rest.poll_every),
-        max_window: millis(rest.max_window) / 1000,
-        lag: millis(rest.lag),
-    };
-    Ok(SourceParts {
-        name: name.to_owned(),
-        origin,
-        start: rest.start.second(Utc::now()),
-        ages: std::iter::once(0).chain(rest.resweep.iter().map(|age| millis(*age))).collect(),
-        rules,
-        source: Box::new(source),
-    })
 }

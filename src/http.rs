@@ -140,7 +140,7 @@ pub fn client(settings: &Settings) -> Result<Client, Error> {
         .referer(false)
         .no_proxy()
         .tls_version_min(tls::Version::TLS_1_2)
-        .connect_timeout(CONNECT_TIMEOUT.min(settings.timeout))
+        .connect_timeout(connect_timeout(settings.timeout))
         .read_timeout(READ_TIMEOUT.min(settings.timeout))
         .timeout(settings.timeout);
     if let Some(path) = &settings.ca_file {
@@ -150,6 +150,11 @@ pub fn client(settings: &Settings) -> Result<Client, Error> {
         builder = builder.proxy(Proxy::all(proxy).map_err(|err| Error::Setup(innermost(&err)))?);
     }
     builder.build().map_err(|err| Error::Setup(innermost(&err)))
+}
+
+/// Less than the whole time, so that what was waited for is known when it is over.
+fn connect_timeout(whole: Duration) -> Duration {
+    CONNECT_TIMEOUT.min(whole / 2)
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {
@@ -227,6 +232,11 @@ fn retry_after(value: &str, date: Option<Millis>) -> Option<Duration> {
 
 fn classify(err: &reqwest::Error, host: &str, waited: Duration) -> Error {
     let (host, reason) = (host.to_owned(), innermost(err));
+    // No connection says nothing about what was asked for on it.
+    if err.is_timeout() && err.is_connect() {
+        let reason = format!("no connection within {} s", waited.as_secs());
+        return Error::Connect { host, reason, tls: false };
+    }
     if err.is_timeout() {
         return Error::Timeout { host, after: waited };
     }

@@ -9,6 +9,22 @@ mod rig;
 #[path = "rig/told.rs"]
 mod told;
 
+/// A daemon inside the test's own process.
+#[path = "rig/inside.rs"]
+mod inside;
+
+/// What happens at a tenant.
+#[path = "rig/tenant.rs"]
+mod tenant;
+
+/// A certificate authority of the test's own.
+#[path = "rig/tls.rs"]
+mod tls;
+
+/// A server that answers with prepared bytes.
+#[path = "rig/wire.rs"]
+mod wire;
+
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
@@ -29,3 +45,12 @@ mod status;
 
 /// SIGTERM and SIGINT.
 mod stop;
+
+/// Every event once, for each habit an API may have.
+mod cases;
+
+/// The same engine for two APIs that share nothing.
+mod presets;
+
+/// What the engine asks of an API, and what it makes of each answer.
+mod engine;
