@@ -12,6 +12,9 @@ mod told;
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
+/// The courier: order, batches, retries, stops.
+mod courier;
+
 /// The file sink, whatever happens to its file.
 mod file_sink;
 
