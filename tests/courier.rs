@@ -183,6 +183,11 @@ fn settled(shelf: &Shelf) -> i64 {
     shelf.ask("SELECT settled_seq FROM sinks WHERE name = 's'")
 }
 
+/// What takes longer than this never comes.
+async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("in vain")
+}
+
 /// Waits for what the store tells beside the courier, without the paused clock running on.
 async fn until(mut is_true: impl FnMut() -> bool) {
     while !is_true() {
@@ -234,6 +239,53 @@ async fn a_batch_that_is_not_full_waits_for_more_but_not_longer() {
     let waited = sink.attempted_at()[0] - begun;
     assert!((Duration::from_secs(30)..Duration::from_secs(31)).contains(&waited), "{waited:?}");
     assert_eq!(run.stop().await, End::Stopped);
+}
+
+#[tokio::test]
+async fn a_batch_that_becomes_full_while_it_waits_goes_at_once() {
+    let shelf = Shelf::new(STABLE).await;
+    shelf.fill(0, 2, 10).await;
+    let sink = Destination::default();
+    let an_hour = 3600;
+
+    let run = start(shelf.store(), "s", &sink, limits(5, 1 << 20, an_hour)).await;
+    let mut settles = shelf.store().settled();
+    in_time(settles.wait_for(|count| *count == 1)).await.unwrap();
+    shelf.fill(2, 3, 10).await;
+    in_time(settles.wait_for(|count| *count == 2)).await.unwrap();
+
+    assert_eq!(sink.attempts(), [[1, 2, 3, 4, 5]]);
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_more_when_nothing_more_will_come() {
+    let shelf = Shelf::new(STABLE).await;
+    shelf.fill(0, 2, 10).await;
+    let sink = Destination::default();
+
+    let run = start(shelf.store(), "s", &sink, limits(5, 1 << 20, 3600)).await;
+    let mut settles = shelf.store().settled();
+    in_time(settles.wait_for(|count| *count == 1)).await.unwrap();
+    // It waits already when it is told.
+    tokio::task::yield_now().await;
+
+    assert_eq!(in_time(run.finish()).await, End::Done);
+    assert_eq!(sink.accepted(), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_wait_for_more_and_begins_no_delivery() {
+    let shelf = Shelf::new(STABLE).await;
+    shelf.fill(0, 2, 10).await;
+    let sink = Destination::default();
+
+    let run = start(shelf.store(), "s", &sink, limits(5, 1 << 20, 3600)).await;
+    in_time(shelf.store().settled().wait_for(|count| *count == 1)).await.unwrap();
+    tokio::task::yield_now().await;
+
+    assert_eq!(run.stop().await, End::Stopped);
+    assert_eq!(sink.attempts().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]

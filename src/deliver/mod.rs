@@ -131,30 +131,31 @@ impl Courier {
         }
     }
 
-    /// Waits until something is to be delivered; says how to end when it is time.
+    /// Waits until a batch is full or has waited long enough; says how to end when it is time.
     async fn wait_for_events(&mut self) -> Option<End> {
         let mut committed = self.store.committed();
+        let mut due = None;
         loop {
             if *self.orders.stop.borrow() {
                 return Some(End::Stopped);
             }
             // Asked before the doorbell is read: what is committed later than this is not missed.
             let finish = *self.orders.finish.borrow();
-            let last = *committed.borrow_and_update();
-            if last > self.settled {
-                if finish || last - self.settled >= Seq::from(self.limits.events.get()) {
+            let waiting = committed.borrow_and_update().saturating_sub(self.settled);
+            if waiting > 0 {
+                let now = Instant::now();
+                let due = *due.get_or_insert(now + self.limits.wait.duration());
+                if finish || now >= due || waiting >= Seq::from(self.limits.events.get()) {
                     return None;
                 }
-                self.pause_for(self.limits.wait.duration()).await;
-                return None;
-            }
-            if finish {
+            } else if finish {
                 return Some(End::Done);
             }
             tokio::select! {
                 _ = committed.changed() => {}
                 _ = self.orders.stop.wait_for(|stop| *stop) => {}
                 _ = self.orders.finish.wait_for(|finish| *finish) => {}
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
     }
