@@ -386,6 +386,27 @@ async fn what_a_sink_holds_already_is_settled_and_not_delivered() {
     assert_eq!((sink.accepted(), settled(&shelf)), (vec![5, 6], 6));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_comes_back_after_its_events_were_pruned_goes_on_with_those_kept() {
+    let mut shelf = Shelf::new(STABLE).await;
+    shelf.store().register_sink("s", true).await.unwrap();
+    shelf.fill(0, 3, 10).await;
+    shelf.fill(3, 4, 10).await;
+    // It is out of the configuration for a while.
+    shelf.reopen().await;
+    let other = shelf.store().register_sink("other", true).await.unwrap().id;
+    shelf.store().settle(other, 0, 7, None).await.unwrap();
+    shelf.store().prune(Prune::Bytes(1)).await.unwrap();
+    assert_eq!(shelf.events().await[0].seq, 4);
+    // It holds the first two of those that are kept.
+    shelf.reopen().await;
+    let sink = Destination::holding([Holds::Events(2)]);
+
+    start(shelf.store(), "s", &sink, limits(9, 1 << 20, 0)).await.finish().await;
+
+    assert_eq!((sink.accepted(), settled(&shelf)), (vec![6, 7], 7));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Events(u64),

@@ -115,12 +115,14 @@ impl Courier {
     /// Lets the sink find out what it holds already; says how to end when it comes to that.
     async fn resume(&mut self, bookmark: Option<Bookmark>) -> Result<Option<End>, store::Error> {
         loop {
-            let mut upcoming = Spooled { cursor: &mut self.spool, next: self.settled + 1 };
+            let next = self.settled + 1;
+            let mut upcoming = Spooled { cursor: &mut self.spool, next, first: None };
             match self.sink.resume(bookmark.as_ref(), &mut upcoming).await {
                 Ok(resumed) => {
+                    let to = upcoming.number_of(resumed.adopted).unwrap_or(self.settled);
                     self.works_again().await?;
                     let receipt = Receipt { bookmark: resumed.bookmark };
-                    return self.settle(self.settled + resumed.adopted, receipt).await;
+                    return self.settle(to, receipt).await;
                 }
                 Err(err) => {
                     if let Some(end) = self.failed(err).await? {
@@ -309,6 +311,16 @@ impl Cursor {
 struct Spooled<'a> {
     cursor: &'a mut Cursor,
     next: Seq,
+    /// The first of them that is kept: some are gone when the sink was out of the configuration.
+    first: Option<Seq>,
+}
+
+impl Spooled<'_> {
+    /// The number of the `count`-th event given; none when that is before the first.
+    fn number_of(&self, count: u64) -> Option<Seq> {
+        let last = count.checked_sub(1)?;
+        self.first.map(|first| first + last)
+    }
 }
 
 #[async_trait]
@@ -317,6 +329,7 @@ impl Upcoming for Spooled<'_> {
         let Some(page) = self.cursor.page(self.next - 1).await? else { return Ok(None) };
         let Some(event) = page.first_after(self.next - 1) else { return Ok(None) };
         self.next = event.seq + 1;
+        self.first.get_or_insert(event.seq);
         Ok(Some(encoded(&event, format)))
     }
 }
