@@ -12,6 +12,9 @@ mod told;
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
+/// What the sources may and may not say.
+mod architecture;
+
 /// The courier: order, batches, retries, stops.
 mod courier;
 
