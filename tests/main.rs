@@ -28,6 +28,12 @@ mod wire;
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
+/// What the sources may and may not say.
+mod architecture;
+
+/// The courier: order, batches, retries, stops.
+mod courier;
+
 /// The file sink, whatever happens to its file.
 mod file_sink;
 

@@ -115,12 +115,14 @@ impl Courier {
     /// Lets the sink find out what it holds already; says how to end when it comes to that.
     async fn resume(&mut self, bookmark: Option<Bookmark>) -> Result<Option<End>, store::Error> {
         loop {
-            let mut upcoming = Spooled { cursor: &mut self.spool, next: self.settled + 1 };
+            let next = self.settled + 1;
+            let mut upcoming = Spooled { cursor: &mut self.spool, next, first: None };
             match self.sink.resume(bookmark.as_ref(), &mut upcoming).await {
                 Ok(resumed) => {
+                    let to = upcoming.number_of(resumed.adopted).unwrap_or(self.settled);
                     self.works_again().await?;
                     let receipt = Receipt { bookmark: resumed.bookmark };
-                    return self.settle(self.settled + resumed.adopted, receipt).await;
+                    return self.settle(to, receipt).await;
                 }
                 Err(err) => {
                     if let Some(end) = self.failed(err).await? {
@@ -131,30 +133,31 @@ impl Courier {
         }
     }
 
-    /// Waits until something is to be delivered; says how to end when it is time.
+    /// Waits until a batch is full or has waited long enough; says how to end when it is time.
     async fn wait_for_events(&mut self) -> Option<End> {
         let mut committed = self.store.committed();
+        let mut due = None;
         loop {
             if *self.orders.stop.borrow() {
                 return Some(End::Stopped);
             }
             // Asked before the doorbell is read: what is committed later than this is not missed.
             let finish = *self.orders.finish.borrow();
-            let last = *committed.borrow_and_update();
-            if last > self.settled {
-                if finish || last - self.settled >= Seq::from(self.limits.events.get()) {
+            let waiting = committed.borrow_and_update().saturating_sub(self.settled);
+            if waiting > 0 {
+                let now = Instant::now();
+                let due = *due.get_or_insert(now + self.limits.wait.duration());
+                if finish || now >= due || waiting >= Seq::from(self.limits.events.get()) {
                     return None;
                 }
-                self.pause_for(self.limits.wait.duration()).await;
-                return None;
-            }
-            if finish {
+            } else if finish {
                 return Some(End::Done);
             }
             tokio::select! {
                 _ = committed.changed() => {}
                 _ = self.orders.stop.wait_for(|stop| *stop) => {}
                 _ = self.orders.finish.wait_for(|finish| *finish) => {}
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
     }
@@ -308,6 +311,16 @@ impl Cursor {
 struct Spooled<'a> {
     cursor: &'a mut Cursor,
     next: Seq,
+    /// The first of them that is kept: some are gone when the sink was out of the configuration.
+    first: Option<Seq>,
+}
+
+impl Spooled<'_> {
+    /// The number of the `count`-th event given; none when that is before the first.
+    fn number_of(&self, count: u64) -> Option<Seq> {
+        let last = count.checked_sub(1)?;
+        self.first.map(|first| first + last)
+    }
 }
 
 #[async_trait]
@@ -316,6 +329,7 @@ impl Upcoming for Spooled<'_> {
         let Some(page) = self.cursor.page(self.next - 1).await? else { return Ok(None) };
         let Some(event) = page.first_after(self.next - 1) else { return Ok(None) };
         self.next = event.seq + 1;
+        self.first.get_or_insert(event.seq);
         Ok(Some(encoded(&event, format)))
     }
 }

@@ -162,7 +162,7 @@ async fn lines_of_another_version_are_known_by_uid_and_seq() {
 #[tokio::test]
 async fn an_event_of_twenty_mebibytes_is_adopted_whole_and_cut_torn() {
     let huge = format!("{{\"n\":\"{}\"}}", "x".repeat(20 << 20));
-    for cut in [0, 1, 2, 10 << 20] {
+    for cut in [0, 1, 10 << 20] {
         let mut pen = Pen::new(Format::Json, vec!["{}".into(), huge.clone()]).await;
         pen.deliver(1).await.unwrap();
         pen.deliver_unsettled(2).await.unwrap();
