@@ -280,28 +280,3 @@ fn a_real_clock_goes_on_from_where_it_is_set() {
     let ahead = api.now() - (NOW - 1000);
     assert!((0..Duration::from_secs(60).as_millis().try_into().unwrap()).contains(&ahead));
 }
-
-/// How fast it is; run by hand: `cargo test --release --lib sim -- --ignored --nocapture`.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn a_million_events_are_served_at_a_thousand_pages_a_second() {
-    let began = std::time::Instant::now();
-    let api = start(standing_still()).await;
-    api.add_all(week(1, NOW, 1_000_000));
-    println!("made in {:?}", began.elapsed());
-
-    let began = std::time::Instant::now();
-    let query = "start_date=2025-12-26T03:04:05Z&end_date=2026-01-02T03:04:06Z";
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let client = reqwest::Client::new();
-    let mut token = String::new();
-    for _ in 0..5000 {
-        let url = format!("{}{}?{query}{token}", api.url(), api.options().dialect.path);
-        let request = client.get(url).header("x-api-token", "Bearer simulated-token");
-        let body = request.send().await.unwrap().text().await.unwrap();
-        let envelope = body.find("continuation_token\":\"").unwrap() + 21;
-        let end = envelope + body[envelope..].find('"').unwrap();
-        token = format!("&continuation_token={}", body[envelope..end].replace('+', "%2B"));
-    }
-    println!("5000 pages in {:?}", began.elapsed());
-}
