@@ -3,6 +3,7 @@
 //! A pragma that SQLite quietly ignored would cost the promise, so each is read back.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
@@ -153,6 +154,11 @@ pub fn open_reader(path: &Path) -> Result<Connection, Error> {
     )?;
     conn.busy_timeout(Duration::from_secs(5))?;
     refuse_foreign(&conn, path)?;
+    if pragma(&conn, "user_version")? == 0 {
+        // The daemon is about to make it.
+        let source = Arc::new(std::io::ErrorKind::NotFound.into());
+        return Err(Error::Io { doing: "read the store", path: path.to_owned(), source });
+    }
     Ok(conn)
 }
 

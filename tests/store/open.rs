@@ -1,9 +1,10 @@
 use std::fs::Permissions;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use rusqlite::Connection;
-use siemferry::store::{Config, Error, Store, database};
+use siemferry::store::{Config, Error, Store, database, inspect};
 
 use super::shelf::{STABLE, Shelf, directory};
 
@@ -128,6 +129,18 @@ fn the_database_has_the_settings_that_the_promise_rests_on() {
 
     assert_eq!((journal.as_str(), vacuum, integrity.as_str()), ("wal", 2, "ok"));
     drop(store);
+}
+
+#[test]
+fn a_store_that_is_only_being_made_is_none_yet() {
+    let home = directory();
+    let missing = inspect::status(home.path(), 0).unwrap_err();
+    std::fs::write(database(home.path()), "").unwrap();
+
+    let begun = inspect::status(home.path(), 0).unwrap_err();
+
+    let not_found = |err: &Error| matches!(err, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound);
+    assert!(not_found(&missing) && not_found(&begun), "{missing}\n{begun}");
 }
 
 #[tokio::test]
