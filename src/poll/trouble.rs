@@ -58,10 +58,11 @@ impl Poller {
                 self.plan.halve(task);
                 self.retry(task.window, &err.to_string(), None).await
             }
-            FetchError::TooMuch { .. } if self.plan.halve(task) => {
+            FetchError::TooMuch { source } if self.plan.halve(task) => {
                 self.turn = task.sweep;
-                info!(window = %task.window, error = %err, "Halves a window.");
-                self.turn_to(State::Retrying, Some(&err.to_string())).await?;
+                let error = source.to_string();
+                info!(window = %task.window, error, "Halves a window.");
+                self.turn_to(State::Retrying, Some(&error)).await?;
                 Ok(Then::GoOn)
             }
             FetchError::PageExpired { source } | FetchError::TooMuch { source } => {
