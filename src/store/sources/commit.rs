@@ -106,6 +106,7 @@ fn commit_page(conn: &Connection, commit: &PageCommit) -> Result<Committed, Erro
         repeats: commit.origin.repeats,
         counts: &commit.counts,
         delta: &mut delta,
+        expects_new: true,
     };
     admit_records(judge, commit, &mut builder)?;
     let bad = admit_bad(judge, commit)?;
