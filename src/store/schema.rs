@@ -131,14 +131,17 @@ pub fn open_writer(path: &Path) -> Result<Connection, Error> {
     )?;
     conn.busy_timeout(Duration::from_secs(5))?;
     refuse_foreign(&conn, path)?;
-    // Takes effect only before the first table exists.
-    conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL;")?;
+    // Take effect only before the first table exists. A page of events is some tens of kilobytes:
+    // larger pages of the database cost fewer writes.
+    conn.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL;")?;
     conn.execute_batch(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
          PRAGMA mmap_size = 0;
-         PRAGMA journal_size_limit = 67108864;",
+         PRAGMA journal_size_limit = 67108864;
+         PRAGMA wal_autocheckpoint = 2000;
+         PRAGMA cache_size = -8000;",
     )?;
     create(&conn)?;
     assert_pragmas(&conn)?;
