@@ -1,8 +1,8 @@
 //! What makes two records copies of each other.
 //!
 //! A digest is the first 128 bits of SHA-256 over a canonical form, which must never change:
-//! every stored digest would be a stranger. One byte says what follows: `01` a whole record,
-//! `02` the values at the identity pointers in their order, `03` the raw bytes of a bad record.
+//! every stored digest would be a stranger. One byte says what follows: `01` a whole record, `02`
+//! the values at the identity pointers in their order.
 //! A value is `n`, `t` or `f`; `#`, the number's source text and `FF`; `"`, the string in WTF-8
 //! with escapes decoded and `FF`; `[`, the elements and `]`; `{`, each key as a string followed by
 //! its value, and `}`; or `-` where a pointer finds none. Keys are sorted by their bytes; equal
@@ -17,7 +17,6 @@ use crate::source::json::{self, Kind, Pointer, Value};
 
 const RECORD: u8 = 1;
 const IDENTITY: u8 = 2;
-const BAD: u8 = 3;
 const END: u8 = 0xFF;
 
 /// Makes digests; keeps its buffers from record to record.
@@ -194,12 +193,6 @@ fn append_text(form: &mut Vec<u8>, text: &[u8]) {
     form.push(END);
 }
 
-/// The digest of a bad record; never that of a good one.
-pub fn digest_bytes(raw: &[u8]) -> Digest {
-    let hash = Sha256::new().chain_update([BAD]).chain_update(raw);
-    truncate(&hash.finalize())
-}
-
 fn truncate(hash: &[u8]) -> Digest {
     let (first, _) = hash.split_first_chunk().expect("SHA-256 has 32 bytes");
     Digest(*first)
@@ -289,7 +282,6 @@ mod tests {
             "{}",
         ];
         let mut digests: Vec<_> = texts.iter().map(|text| digest(text)).collect();
-        digests.extend(texts.iter().map(|text| digest_bytes(text.as_bytes())));
 
         let count = digests.len();
         digests.sort();

@@ -125,13 +125,23 @@ pub fn split(body: &[u8], shape: &Shape) -> Result<Envelope, Violation> {
     let mut found = outline.found.iter().cloned();
     let token = found.next().flatten();
     let has_more = shape.has_more.as_ref().and_then(|_| found.next().flatten());
-    let array = find_records(body, shape, &outline, found)?;
+    let (array, is_named) = find_records(body, shape, &outline, found)?;
 
     let mut splitter = Splitter::new(body, shape, array);
     splitter.run()?;
     let token = token.map_or(Ok(None), |value| read_token(body, value))?;
     let has_more = has_more.map_or(Ok(None), |value| read_flag(&body[value]))?;
     let Splitter { bytes, records, bad, .. } = splitter;
+    let is_event = |record: &Record| record.event_type.is_some() || record.time.is_some();
+    let is_envelope = if records.is_empty() {
+        token.is_some() || has_more.is_some()
+    } else {
+        records.iter().any(is_event)
+    };
+    // A lone array may as well hold what went wrong.
+    if !is_named && bad.is_empty() && !is_envelope {
+        return Err(Violation::NoRecords { keys: show_keys(body, &outline) });
+    }
     Ok(Envelope { bytes, records, bad, token, has_more })
 }
 
@@ -154,10 +164,10 @@ fn find_records(
     shape: &Shape,
     outline: &Outline,
     mut found: impl Iterator<Item = Option<Range<usize>>>,
-) -> Result<Range<usize>, Violation> {
+) -> Result<(Range<usize>, bool), Violation> {
     let named = found.find_map(|value| value.filter(|value| body[value.start] == b'['));
     if let Some(array) = named {
-        return Ok(array);
+        return Ok((array, true));
     }
     if !shape.lone_array {
         return Err(Violation::NoRecords { keys: show_keys(body, outline) });
@@ -165,8 +175,8 @@ fn find_records(
     let mut candidates =
         outline.arrays.iter().filter(|array| holds_objects(&body[(*array).clone()]));
     match (candidates.next(), candidates.next(), &outline.arrays[..]) {
-        (Some(array), None, _) => Ok(array.clone()),
-        (None, _, [array]) if is_empty(&body[array.clone()]) => Ok(array.clone()),
+        (Some(array), None, _) => Ok((array.clone(), false)),
+        (None, _, [array]) if is_empty(&body[array.clone()]) => Ok((array.clone(), false)),
         (None, ..) => Err(Violation::NoRecords { keys: show_keys(body, outline) }),
         _ => Err(Violation::SeveralArrays { keys: show_keys(body, outline) }),
     }
@@ -342,7 +352,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::source::identity;
     use crate::source::json::arbitrary::{self, Choices, Style};
 
     fn shape() -> Shape {
@@ -416,18 +425,27 @@ mod tests {
             r#"{"events":null,"data":{"events":[{"a":1}]}}"#,
             r#"{"\u0065vents":[{"a":1}],"events":[{"b":2}]}"#,
             r#"[{"a":1}]"#,
-            r#" { "rows" : [ {"a":1} ] } "#,
-            r#"{"rows":[{"a":1}],"errors":[],"warnings":["x"],"o":{"p":[{}]}}"#,
-            r#"{"events":null,"rows":[{"a":1}]}"#,
         ] {
             assert_eq!(records(&ours(body).unwrap()), [r#"{"a":1}"#], "{body}");
         }
     }
 
     #[test]
+    fn a_lone_array_of_events_is_the_records() {
+        for body in [
+            r#" { "rows" : [ {"type":"a"} ] } "#,
+            r#"{"rows":[{"type":"a"}],"errors":[],"warnings":["x"],"o":{"p":[{}]}}"#,
+            r#"{"events":null,"rows":[{"type":"a"}]}"#,
+        ] {
+            assert_eq!(records(&ours(body).unwrap()), [r#"{"type":"a"}"#], "{body}");
+        }
+        let empty = ours(r#"{"rows":[],"has_more":false}"#).unwrap();
+        assert!(empty.records.is_empty());
+    }
+
+    #[test]
     fn an_empty_array_is_a_page_without_records() {
-        for body in [r#"{"events":[ ]}"#, r#"{"rows":[]}"#, "[\n]", r#"{"events":[],"rows":[{}]}"#]
-        {
+        for body in [r#"{"events":[ ]}"#, "[\n]", r#"{"events":[],"rows":[{}]}"#] {
             let envelope = ours(body).unwrap();
 
             assert!(envelope.records.is_empty() && envelope.bad.is_empty(), "{body}");
@@ -510,6 +528,19 @@ mod tests {
         ] {
             let text = format!("the body is not sound JSON: {text}");
             assert_eq!(violation(format!(r#"{{"events":{array}}}"#)), text);
+        }
+    }
+
+    #[test]
+    fn a_lone_array_of_something_else_is_not_the_records() {
+        for body in [
+            r#"{"errors":[{"message":"try later"}]}"#,
+            r#"{"errors":[]}"#,
+            r#"{"status":"ok","hints":[{"text":"none"}]}"#,
+        ] {
+            let refused = split(body.as_bytes(), &shape());
+
+            assert!(matches!(refused, Err(Violation::NoRecords { .. })), "{body}");
         }
     }
 
@@ -653,7 +684,6 @@ mod tests {
         let digests: Vec<_> = envelope.records.iter().map(|record| record.digest).collect();
         assert_eq!(digests[0], digests[1]);
         assert_ne!(digests[0], digests[2]);
-        assert_ne!(identity::digest_bytes(b"1"), digests[0]);
     }
 
     proptest! {

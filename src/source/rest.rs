@@ -200,7 +200,7 @@ impl RestSource {
         );
         let rule = self.preset.rule(answer.status, with_token, &answer.body);
         let by_default = match answer.status {
-            408 | 425 | 429 | 500..=599 => Reaction::Retry,
+            204 | 408 | 425 | 429 | 500..=599 => Reaction::Retry,
             _ => Reaction::Blocked,
         };
         let text = redact(&text);
@@ -212,7 +212,11 @@ impl RestSource {
                 FetchError::Retry { after: said.max(answer.retry_after), source: source.into() }
             }
             Reaction::Expired => FetchError::PageExpired { source: text.into() },
-            Reaction::TooMuch => FetchError::TooMuch { source: text.into() },
+            Reaction::TooMuch => {
+                let hint = rule.and_then(|rule| rule.hint.as_deref());
+                let source = hint.map_or_else(|| text.clone(), |hint| format!("{text} ({hint})"));
+                FetchError::TooMuch { source: source.into() }
+            }
             Reaction::Blocked => {
                 // The operator may have put a new one there meanwhile.
                 self.secret.lock().expect("no panic while held").take();

@@ -56,7 +56,6 @@ CREATE TABLE passes (
     begun_at INTEGER NOT NULL,
     scope TEXT NOT NULL,
     token TEXT,
-    token_hashes BLOB,
     pages INTEGER NOT NULL DEFAULT 0,
     events INTEGER NOT NULL DEFAULT 0,
     finished_at INTEGER
