@@ -51,10 +51,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         .keep();
     let stop = signals::stop()?;
     let runtime = runtime()?;
+    let stopped = stop.clone();
     let shown = runtime.block_on(play(&dir, arguments.keep_running, stop));
     runtime.shutdown_background();
     let report = shown.map_err(|err| Failure::of(FAILED, &err))?;
-    if report.is_complete() {
+    if report.is_complete() || *stopped.borrow() {
         return Ok(());
     }
     Err(failed(format!("the demo ended before all was delivered: {report}")))
@@ -83,7 +84,7 @@ async fn play(
         file.display()
     ));
     let daemon = Daemon::new(&config)?;
-    let halt = watch::Sender::new(false);
+    let (halt, stopped) = (watch::Sender::new(false), stop.clone());
     let show = async {
         let shown = Show { api: &api, dir, end, stop, keep_running }.run().await;
         halt.send_replace(true);
@@ -100,7 +101,9 @@ async fn play(
     let report = oracle::compare(&api.truth(), &lines);
     let status = inspect::status(&dir.join("state"), wall_clock())?;
     let late = status.sources.values().map(|source| source.late).sum();
-    print(&table(&report, late, &file, &lines));
+    // What was not read when it was stopped is not lost.
+    let missing = if *stopped.borrow() { "not read yet" } else { "lost" };
+    print(&table(&report, missing, late, &file, &lines));
     Ok(report)
 }
 
@@ -215,12 +218,18 @@ fn show(text: &str) {
     }
 }
 
-fn table(report: &oracle::Report, late: u64, file: &Path, lines: &[String]) -> String {
+fn table(
+    report: &oracle::Report,
+    missing: &str,
+    late: u64,
+    file: &Path,
+    lines: &[String],
+) -> String {
     let mut out = String::new();
     let rows = [
         ("events the API holds", report.held),
         ("delivered", report.delivered),
-        ("lost", report.lost),
+        (missing, report.lost),
         ("doubled", report.doubled),
     ];
     for (label, number) in rows {

@@ -17,6 +17,10 @@ use crate::{deliver, poll};
 /// How often delivered pages that are old enough are removed.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
+/// What to do about a failure that may pass.
+const LATER: &str =
+    "it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`";
+
 /// What runs.
 #[derive(Default)]
 pub(super) struct Tasks {
@@ -99,16 +103,18 @@ impl Tasks {
         let reading = status.sources.iter().filter(|(_, source)| source.state != "ok");
         waiting.extend(reading.map(|(name, source)| {
             let (state, error) = (&source.state, source.last_error.as_deref());
-            Waiting { text: says("source", name, state, 0, error), hint: None }
+            Waiting { text: says("source", name, state, 0, error), hint: Some(LATER.into()) }
         }));
         let pending =
             status.sinks.iter().filter(|(_, sink)| sink.pending > 0 || sink.state != "ok");
         waiting.extend(pending.map(|(name, sink)| {
             let (state, error) = (&sink.state, sink.last_error.as_deref());
-            Waiting { text: says("sink", name, state, sink.pending, error), hint: None }
+            let text = says("sink", name, state, sink.pending, error);
+            Waiting { text, hint: Some(LATER.into()) }
         }));
         if waiting.is_empty() {
-            waiting.push(Waiting { text: "nothing moves any more".into(), hint: None });
+            let text = "nothing moves any more".into();
+            waiting.push(Waiting { text, hint: Some(LATER.into()) });
         }
         Ok(waiting)
     }

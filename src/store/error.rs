@@ -115,7 +115,7 @@ impl Error {
         let hint = match self {
             Self::InUse { .. } => "stop the other siemferry, or give this one a `state.dir` of its own".into(),
             Self::Network { .. } => "choose a `state.dir` on a local disk".into(),
-            Self::Writable { dir } => format!("run `chmod 700 {}`, or choose another `state.dir`", dir.display()),
+            Self::Writable { .. } => "choose a `state.dir` of its own, below a directory that others cannot write to".into(),
             Self::NotADirectory { .. } => "choose another `state.dir`, or move away what stands there".into(),
             Self::Newer { .. } => "install the siemferry that wrote it, or a newer one".into(),
             Self::Foreign { .. } => "choose another `state.dir`, or move the file away".into(),

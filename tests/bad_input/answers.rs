@@ -81,7 +81,7 @@ fn a_connection_that_is_refused_is_told() {
 
     told.is(
         1,
-        "error: source `acme` is retrying: connect to `127.0.0.1`: Connection refused (os error 111) (check the firewall, or name a `proxy`)\n",
+        "error: source `acme` is retrying: connect to `127.0.0.1`: Connection refused (os error 111) (check the firewall, or name a `proxy`)\nhint: it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`\n",
     );
     home.edit(&nobody, &sim.api.url());
     home.delivers_all(&sim);
@@ -91,7 +91,7 @@ fn a_connection_that_is_refused_is_told() {
 fn html_in_place_of_events_is_told() {
     gives_up(
         Fault::Html,
-        "error: source `acme` is retrying: the answer breaks the API's contract: the body is not JSON: it begins with `<`, as HTML does (sent as `text/html`); something in between may have answered: check `base_url` and `proxy`\n",
+        "error: source `acme` is retrying: the answer breaks the API's contract: the body is not JSON: it begins with `<`, as HTML does (sent as `text/html`); something in between may have answered: check `base_url` and `proxy`\nhint: it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`\n",
     );
 }
 
@@ -99,7 +99,7 @@ fn html_in_place_of_events_is_told() {
 fn a_body_that_is_cut_short_is_told() {
     gives_up(
         Fault::Truncated,
-        "error: source `acme` is retrying: read the answer of `127.0.0.1`: end of file before message length reached\n",
+        "error: source `acme` is retrying: read the answer of `127.0.0.1`: end of file before message length reached\nhint: it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`\n",
     );
 }
 
@@ -107,7 +107,7 @@ fn a_body_that_is_cut_short_is_told() {
 fn a_body_that_ends_too_early_is_told() {
     gives_up(
         raw("application/json", "{\"events\":[{\"audit_event\":"),
-        "error: source `acme` is retrying: the answer breaks the API's contract: the body is not sound JSON: cut short at byte 26 (sent as `application/json`)\n",
+        "error: source `acme` is retrying: the answer breaks the API's contract: the body is not sound JSON: cut short at byte 26 (sent as `application/json`)\nhint: it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`\n",
     );
 }
 
@@ -115,7 +115,7 @@ fn a_body_that_ends_too_early_is_told() {
 fn an_empty_body_is_told() {
     gives_up(
         raw("application/json", ""),
-        "error: source `acme` is retrying: the answer breaks the API's contract: the body is empty (sent as `application/json`)\n",
+        "error: source `acme` is retrying: the answer breaks the API's contract: the body is empty (sent as `application/json`)\nhint: it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`\n",
     );
 }
 
@@ -123,7 +123,7 @@ fn an_empty_body_is_told() {
 fn a_connection_that_closes_without_an_answer_is_told() {
     gives_up(
         Fault::Reset,
-        "error: source `acme` is retrying: read the answer of `127.0.0.1`: connection closed before message completed\n",
+        "error: source `acme` is retrying: read the answer of `127.0.0.1`: connection closed before message completed\nhint: it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`\n",
     );
 }
 
@@ -159,7 +159,7 @@ fn a_compression_that_was_not_asked_for_is_told() {
 
     gives_up(
         fault,
-        "error: source `acme` is retrying: read the answer of `127.0.0.1`: content encoding br was not asked for\n",
+        "error: source `acme` is retrying: read the answer of `127.0.0.1`: content encoding br was not asked for\nhint: it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`\n",
     );
 }
 
@@ -167,7 +167,7 @@ fn a_compression_that_was_not_asked_for_is_told() {
 fn a_wrong_envelope_shows_its_keys_and_no_value() {
     gives_up(
         raw("application/json", r#"{"status":"sesame","count":987654321}"#),
-        "error: source `acme` is retrying: the answer breaks the API's contract: the body has no array of records; its keys: `status`, `count` (sent as `application/json`)\n",
+        "error: source `acme` is retrying: the answer breaks the API's contract: the body has no array of records; its keys: `status`, `count` (sent as `application/json`)\nhint: it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`\n",
     );
 }
 
@@ -223,7 +223,7 @@ fn a_missing_resource_says_what_to_check() {
 fn a_failing_server_is_told() {
     gives_up(
         Fault::status(500, "<html><h1>Oops</h1></html>"),
-        "error: source `acme` is retrying: GET /api/rest/public/events: 500 Internal Server Error: an HTML page\n",
+        "error: source `acme` is retrying: GET /api/rest/public/events: 500 Internal Server Error: an HTML page\nhint: it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`\n",
     );
 }
 
@@ -231,7 +231,7 @@ fn a_failing_server_is_told() {
 fn a_throttled_request_is_told() {
     gives_up(
         Fault::status(403, r#"{"error":"throttled","message":"Please wait 17 seconds"}"#),
-        "error: source `acme` is retrying: GET /api/rest/public/events: 403 Forbidden: Please wait 17 seconds (the API limits how often it may be asked: raise `poll_every` if this goes on)\n",
+        "error: source `acme` is retrying: GET /api/rest/public/events: 403 Forbidden: Please wait 17 seconds (the API limits how often it may be asked: raise `poll_every` if this goes on)\nhint: it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`\n",
     );
 }
 
@@ -239,7 +239,7 @@ fn a_throttled_request_is_told() {
 fn steering_characters_of_an_answer_reach_no_terminal() {
     gives_up(
         Fault::status(500, "{\"message\":\"a\\u001b[31mb\\nerror: c\\u202e\"}"),
-        "error: source `acme` is retrying: GET /api/rest/public/events: 500 Internal Server Error: a\\u{1b}[31mb\\nerror: c\\u{202e}\n",
+        "error: source `acme` is retrying: GET /api/rest/public/events: 500 Internal Server Error: a\\u{1b}[31mb\\nerror: c\\u{202e}\nhint: it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`\n",
     );
 }
 

@@ -96,7 +96,7 @@ fn a_directory_that_all_may_write_to_is_not_used() {
     is_blocked(
         &home,
         "open `HOME/shared/events.ndjson`: other users may write to its directory",
-        "run `chmod o-w HOME/shared`, or choose another directory",
+        "choose a directory that only its owner writes to",
     );
 
     assert!(!path.exists());

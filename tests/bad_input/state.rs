@@ -158,7 +158,7 @@ fn a_state_directory_that_all_may_write_to_is_refused() {
     told.is(
         2,
         "error: use state directory `HOME/state`: other users may write to it\n\
-         hint: run `chmod 700 HOME/state`, or choose another `state.dir`\n",
+         hint: choose a `state.dir` of its own, below a directory that others cannot write to\n",
     );
     set_mode(&home, 0o700);
     home.delivers_all(&sim);

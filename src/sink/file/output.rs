@@ -79,9 +79,8 @@ impl Error {
             Self::NotAFile { .. } => {
                 "name a regular file in `path`, or one that does not exist yet".into()
             }
-            Self::OpenDirectory { .. } => {
-                format!("run `chmod o-w {dir}`, or choose another directory")
-            }
+            // Closing the directory may be wrong: it may be `/tmp`.
+            Self::OpenDirectory { .. } => "choose a directory that only its owner writes to".into(),
             Self::InUse { .. } => "give each siemferry, and each sink, a file of its own".into(),
             Self::Io { .. } => format!("let the user that runs siemferry write to `{dir}`"),
         }
