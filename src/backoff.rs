@@ -18,7 +18,7 @@ const LONGEST_HINT: Duration = Duration::from_secs(15 * 60);
 impl Backoff {
     /// Waits from `shortest` up to `longest`; `seed` keeps many from waking at once.
     pub fn new(shortest: Duration, longest: Duration, seed: u64) -> Self {
-        Self { shortest, longest, attempt: 0, noise: seed | 1 }
+        Self { shortest, longest, attempt: 0, noise: mixed(seed) | 1 }
     }
 
     /// Counts a failure and says how long to wait, no less than what the server asked for, within
@@ -49,6 +49,14 @@ impl Backoff {
         let sixteen_bits = u16::try_from(self.noise >> 48).expect("48 of 64 bits are gone");
         0.5 + f64::from(sixteen_bits) / f64::from(u16::MAX) / 2.0
     }
+}
+
+/// Spreads a seed over all bits, as `SplitMix64` does: seeds that differ little must not wait alike.
+fn mixed(seed: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]
