@@ -44,6 +44,8 @@ pub struct Health {
     state: State,
     error: Option<String>,
     since: Instant,
+    /// False while `status` does not show it yet, for the store could not take it.
+    is_told: bool,
     /// The waits between attempts that fail by themselves.
     pub retries: Backoff,
     /// The waits between attempts while it is blocked.
@@ -57,6 +59,7 @@ impl Health {
             state: State::Ok,
             error: None,
             since: Instant::now(),
+            is_told: false,
             retries: Backoff::new(shortest_wait, longest_wait, seed),
             probes: Backoff::new(Duration::from_secs(30), Duration::from_secs(600), seed),
         }
@@ -77,7 +80,24 @@ impl Health {
         }
         self.state = state;
         self.error = error.map(str::to_owned);
+        self.is_told = false;
         true
+    }
+
+    /// True when `status` shows something else.
+    pub fn is_untold(&self) -> bool {
+        !self.is_told
+    }
+
+    /// What `status` is to show: the state, and its error.
+    pub fn tell(&mut self) -> (&'static str, Option<String>) {
+        self.is_told = true;
+        (self.state.name(), self.error.clone())
+    }
+
+    /// The store could not take it: it is to be told again.
+    pub fn untell(&mut self) {
+        self.is_told = false;
     }
 
     /// Forgets the failures; says what it has recovered from, and how long that lasted.

@@ -429,3 +429,36 @@ fn every_event_is_in_the_file_once_whatever_happens() {
         ran.unwrap_or_else(|failure| panic!("{failure}"));
     });
 }
+
+#[tokio::test]
+async fn a_single_run_ends_although_the_clock_goes_on() {
+    let (api, inside) = standing().await;
+    api.add_all(tenant::events(3));
+    inside.run_well().await;
+    let clock = api.clone();
+    // Every answer takes longer than it takes until the next is due.
+    api.fault_when(move |_| {
+        clock.advance(10 * MINUTE);
+        None
+    });
+    let asked = api.requests();
+
+    inside.run_well().await;
+
+    assert!(api.requests() - asked < 50, "{} requests", api.requests() - asked);
+}
+
+#[tokio::test]
+async fn a_server_that_told_a_time_to_come_is_not_taken_for_a_quiet_one() {
+    let (api, inside) = standing().await;
+    api.advance(2 * DAY);
+    inside.run_well().await;
+    inside.run_well().await;
+    api.set_now(api.now() - 2 * DAY);
+
+    let ended = inside.run().await;
+
+    let told = format!("{ended:?}");
+    assert!(told.contains("which the server's clock has not come to"), "{told}");
+    assert_eq!(inside.status().sources["acme"].state, "retrying");
+}

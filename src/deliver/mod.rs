@@ -93,7 +93,7 @@ impl Courier {
     /// When the store fails in a way that waiting does not mend.
     pub async fn run(mut self, bookmark: Option<Bookmark>) -> Result<End, store::Error> {
         // What the last run left in the store says nothing about this one.
-        self.remember(None).await?;
+        self.remember().await?;
         if let Some(end) = self.resume(bookmark).await? {
             return Ok(end);
         }
@@ -251,9 +251,8 @@ impl Courier {
         } else {
             debug!(attempt, retry_in = ?wait, error, "Delivery failed again.");
         }
-        if self.health.turn_to(State::Retrying, Some(error)) {
-            self.remember(Some(error)).await?;
-        }
+        self.health.turn_to(State::Retrying, Some(error));
+        self.remember().await?;
         self.pause_for(wait).await;
         Ok(())
     }
@@ -263,9 +262,8 @@ impl Courier {
         if self.health.state() != State::Blocked {
             error!(error, hint, "Sink is blocked; nothing is lost, and it goes on when mended.");
         }
-        if self.health.turn_to(State::Blocked, Some(error)) {
-            self.remember(Some(error)).await?;
-        }
+        self.health.turn_to(State::Blocked, Some(error));
+        self.remember().await?;
         let wait = self.health.probes.next(None);
         let mut finish = self.orders.finish.clone();
         tokio::select! {
@@ -278,17 +276,23 @@ impl Courier {
     async fn works_again(&mut self) -> Result<(), store::Error> {
         if let Some((was, lasted)) = self.health.works() {
             info!(%was, ?lasted, "Sink works again.");
-            self.remember(None).await?;
         }
-        Ok(())
+        self.remember().await
     }
 
-    /// Has `status` show how the sink is doing.
-    async fn remember(&self, error: Option<&str>) -> Result<(), store::Error> {
-        let state = self.health.state().name();
-        match self.store.sink_state(self.id, state, error.map(str::to_owned)).await {
-            Err(err) if !err.is_full() => Err(err),
-            _ => Ok(()),
+    /// Has `status` show how the sink is doing, if that is news.
+    async fn remember(&mut self) -> Result<(), store::Error> {
+        if !self.health.is_untold() {
+            return Ok(());
+        }
+        let (state, error) = self.health.tell();
+        match self.store.sink_state(self.id, state, error).await {
+            Ok(()) => Ok(()),
+            Err(err) if err.is_full() => {
+                self.health.untell();
+                Ok(())
+            }
+            Err(err) => Err(err),
         }
     }
 

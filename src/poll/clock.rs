@@ -13,17 +13,19 @@ use crate::event::Millis;
 /// An estimate of the server's time.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerClock {
-    anchor: Instant,
-    at_anchor: Millis,
+    wall: fn() -> Millis,
+    skew: Millis,
+    /// When an answer told the time, and which.
+    told: Option<(Instant, Millis)>,
 }
 
 impl ServerClock {
     /// Begins with our own clock and the skew that the last run measured.
-    pub fn new(wall: Millis, skew: Millis) -> Self {
-        Self { anchor: Instant::now(), at_anchor: wall + skew }
+    pub fn new(wall: fn() -> Millis, skew: Millis) -> Self {
+        Self { wall, skew, told: None }
     }
 
-    /// The server's time now. The wall clock may jump meanwhile; this does not.
+    /// The server's time now. Once an answer has told it, the wall clock may jump.
     pub fn now(&self) -> Millis {
         self.at(Instant::now())
     }
@@ -31,17 +33,23 @@ impl ServerClock {
     /// The server's time at another moment.
     pub fn at(&self, moment: Instant) -> Millis {
         let millis = |span: Duration| Millis::try_from(span.as_millis()).unwrap_or(Millis::MAX);
-        match moment.checked_duration_since(self.anchor) {
-            Some(since) => self.at_anchor.saturating_add(millis(since)),
-            None => self.at_anchor.saturating_sub(millis(self.anchor.duration_since(moment))),
+        let (anchor, at_anchor) =
+            self.told.unwrap_or_else(|| (Instant::now(), (self.wall)().saturating_add(self.skew)));
+        match moment.checked_duration_since(anchor) {
+            Some(since) => at_anchor.saturating_add(millis(since)),
+            None => at_anchor.saturating_sub(millis(anchor.duration_since(moment))),
         }
+    }
+
+    /// How far the server's clock is ahead of ours; what was known before, until an answer tells.
+    pub fn skew(&self, wall: Millis) -> Millis {
+        self.told.map_or(self.skew, |_| self.now() - wall)
     }
 
     /// Learns from a response that was received just now; returns the server's time when the
     /// request was sent, or later than which it was not.
     pub fn observe(&mut self, date: Millis, elapsed: Duration) -> Millis {
-        self.anchor = Instant::now();
-        self.at_anchor = date;
+        self.told = Some((Instant::now(), date));
         date.saturating_sub(Millis::try_from(elapsed.as_millis()).unwrap_or(Millis::MAX))
     }
 }
@@ -52,8 +60,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_clock_goes_on_from_the_last_answer() {
-        let mut clock = ServerClock::new(5_000_000, -1_000);
+        let mut clock = ServerClock::new(|| 5_000_000, -1_000);
         assert_eq!(clock.now(), 4_999_000);
+        assert_eq!(clock.skew(7_000_000), -1_000, "nothing was measured yet");
 
         let sent = clock.observe(9_000_000, Duration::from_millis(300));
         tokio::time::advance(Duration::from_secs(7)).await;

@@ -15,7 +15,7 @@ use crate::event::{Millis, Page};
 use crate::health::{Health, State};
 use crate::position::{PageToken, Second, Window};
 use crate::source::{FetchError, Response, Source};
-use crate::store::sources::{Origin, PageCommit, Registered};
+use crate::store::sources::{EXPIRED_AT_ONCE, Origin, PageCommit, Registered};
 use crate::store::{self, Store, wall_clock};
 use crate::units::Bytes;
 
@@ -30,6 +30,9 @@ use plan::{Next, Plan, Rules, Task};
 
 /// How often what nothing can meet again is forgotten.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
+
+/// How far the watermark may be ahead of the server's clock before somebody is told.
+const AHEAD: Millis = 60_000;
 
 /// What a poller needs besides its source.
 #[derive(Clone, Debug)]
@@ -74,7 +77,8 @@ pub struct Poller {
     turn: usize,
     health: Health,
     started: Instant,
-    answered: bool,
+    /// The server's time at the start of this run, once an answer has told it.
+    start: Option<Millis>,
     dateless: bool,
     expired_at: Option<Instant>,
 }
@@ -101,12 +105,12 @@ impl Poller {
         let seed = u64::from(std::process::id()) ^ wall_clock().cast_unsigned();
         Self {
             suspended: plan.ages().map(|_| None).collect(),
-            clock: ServerClock::new(wall_clock(), stored.skew),
+            clock: ServerClock::new(wall_clock, stored.skew),
             health: Health::new(Duration::from_secs(1), Duration::from_secs(300), seed),
             origin: Arc::new(origin),
             turn: 0,
             started: Instant::now(),
-            answered: false,
+            start: None,
             dateless: false,
             expired_at: None,
             source,
@@ -125,7 +129,7 @@ impl Poller {
     pub async fn run(mut self) -> Result<End, store::Error> {
         self.started = Instant::now();
         // What the last run left in the store says nothing about this one.
-        self.remember(None).await?;
+        self.remember().await?;
         loop {
             if *self.stop.borrow() {
                 return Ok(End::Stopped);
@@ -137,13 +141,14 @@ impl Poller {
             if self.health.state() == State::Paused {
                 self.recovered().await?;
             }
-            let now = self.clock.now();
-            let then = match self.plan.next(now, self.turn, self.eager()) {
+            let now = self.planning_time();
+            let then = match self.plan.next(now, self.turn, self.eager(now)) {
                 Next::Read(task) => {
                     let pass = self.pass_for(task, now);
                     self.drain(pass).await?
                 }
                 Next::Wait(_) if self.must_probe(now) => self.probe().await?,
+                Next::Wait(_) if self.is_ahead(now) => self.ahead_of_server(now).await?,
                 Next::Wait(_) if self.settings.once => return Ok(End::Done),
                 Next::Wait(until) => {
                     self.wait_until(until, now).await;
@@ -156,16 +161,27 @@ impl Poller {
         }
     }
 
-    /// Reading once, the head goes as far as the moment of the start, by the server's clock.
-    fn eager(&self) -> Option<Second> {
-        let moment = if self.answered { self.clock.at(self.started) } else { self.clock.now() };
-        self.settings.once.then(|| (moment - self.settings.rules.lag).div_euclid(1000))
+    /// The server's time; reading once, that of the start, or the windows would follow the clock.
+    fn planning_time(&self) -> Millis {
+        let start = self.start.filter(|_| self.settings.once);
+        start.unwrap_or_else(|| self.clock.now())
+    }
+
+    /// Reading once, the head goes as far as the moment of the start without waiting for its turn.
+    fn eager(&self, now: Millis) -> Option<Second> {
+        self.settings.once.then(|| (now - self.settings.rules.lag).div_euclid(1000))
+    }
+
+    /// True when events were read up to a time that the server has not come to: one of its answers
+    /// must have told the time wrong.
+    fn is_ahead(&self, now: Millis) -> bool {
+        self.start.is_some() && now + AHEAD < self.plan.watermark(0) * 1000
     }
 
     /// Nothing to read, though no answer has told the time yet: our own clock may be behind.
     fn must_probe(&self, now: Millis) -> bool {
         let behind = now < self.plan.watermark(0) * 1000;
-        !self.answered && (behind || self.settings.once)
+        self.start.is_none() && (behind || self.settings.once)
     }
 
     fn pass_for(&mut self, task: Task, now: Millis) -> Pass {
@@ -174,22 +190,26 @@ impl Poller {
         for other in self.suspended.iter_mut().flatten() {
             other.is_whole = false;
         }
+        let scope = self.source.token_scope();
         if let Some(pass) = suspended {
-            return pass;
+            // A token of other pages would show records twice; and what the oldest sweep's pass has
+            // counted too low, no later one mends.
+            let is_spoilt = self.plan.is_oldest(task.sweep) && !pass.is_whole;
+            let is_sound = pass.token.is_none() || (pass.scope == scope && !is_spoilt);
+            return if is_sound { pass } else { pass.restarted(scope) };
         }
         let age = self.plan.age(task.sweep);
         let stored = self.stored.unfinished.iter().position(|pass| pass.age == age);
         let Some(stored) = stored.map(|index| self.stored.unfinished.remove(index)) else {
-            return Pass::new(task, now);
+            return Pass::new(task, now, scope);
         };
         // What an interrupted pass of the oldest sweep has counted too low, no later one mends.
-        let scope = self.source.token_scope();
         if self.plan.is_oldest(task.sweep)
             || stored.scope != scope
             || stored.window.start != task.window.start
         {
             info!(window = %task.window, "Begins an interrupted window again.");
-            return Pass::new(task, now);
+            return Pass::new(task, now, scope);
         }
         info!(window = %stored.window, "Goes on with an interrupted window.");
         Pass::resumed(task.sweep, stored, now)
@@ -270,11 +290,11 @@ impl Poller {
             age: self.plan.age(pass.task.sweep),
             window: pass.task.window,
             begun_at: pass.begun_at.unwrap_or(pass.planned_at),
-            scope: self.source.token_scope(),
+            scope: pass.scope.clone(),
             counts: pass.counts.clone(),
             page,
             fetched_at,
-            skew: now - fetched_at,
+            skew: self.clock.skew(fetched_at),
             now,
             drained: Vec::new(),
         }
@@ -292,8 +312,8 @@ impl Poller {
     }
 
     fn tell_time(&mut self, pass: &mut Pass, response: &Response) {
-        self.answered = true;
         let sent = self.observe(response);
+        self.start = self.start.or(Some(self.clock.at(self.started)));
         // A resumed pass began with its first page, before the stop.
         pass.begun_at = pass.begun_at.or(Some(sent.unwrap_or(pass.planned_at)));
     }
@@ -310,7 +330,7 @@ impl Poller {
         let sent = self.clock.observe(date, response.elapsed);
         let moved = self.clock.now() - before;
         if moved.abs() > 60_000 {
-            info!(seconds = moved / 1000, "The server's clock is not where it was expected.");
+            warn!(seconds = moved / 1000, "The server's clock is not where it was expected.");
         }
         Some(sent)
     }
@@ -319,7 +339,8 @@ impl Poller {
     async fn probe(&mut self) -> Result<Then, store::Error> {
         let end = self.plan.watermark(0);
         let window = Window { start: end - 1, end };
-        let mut pass = Pass::new(Task { sweep: 0, window }, self.clock.now());
+        let task = Task { sweep: 0, window };
+        let mut pass = Pass::new(task, self.clock.now(), self.source.token_scope());
         match self.fetch(window, None).await {
             None => Ok(Then::End(End::Stopped)),
             Some(Err(err)) => {
@@ -346,10 +367,14 @@ impl Poller {
         if self.expired_at.is_some_and(|at| at.elapsed() < EXPIRE_EVERY) {
             return Ok(());
         }
-        self.expired_at = Some(Instant::now());
         match self.store.expire(Arc::clone(&self.origin), self.clock.now()).await {
+            // There is more to forget than one transaction should.
+            Ok(forgotten) if forgotten >= EXPIRED_AT_ONCE as usize => Ok(()),
             Err(err) if !err.is_full() => Err(err),
-            _ => Ok(()),
+            _ => {
+                self.expired_at = Some(Instant::now());
+                Ok(())
+            }
         }
     }
 }

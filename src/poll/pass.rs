@@ -26,6 +26,8 @@ pub struct Pass {
     pub counts: Counts,
     /// New events, repeats, late events and pages so far.
     pub tally: Tally,
+    /// What its tokens are bound to.
+    pub scope: String,
     /// How often its token has expired.
     pub expired: u32,
     /// True while it has itself counted every copy from its first page on. What another has counted
@@ -49,7 +51,7 @@ pub struct Tally {
 
 impl Pass {
     /// A pass that begins with the first page.
-    pub fn new(task: Task, planned_at: Millis) -> Self {
+    pub fn new(task: Task, planned_at: Millis, scope: String) -> Self {
         Self {
             task,
             planned_at,
@@ -58,6 +60,7 @@ impl Pass {
             token: None,
             counts: Counts::default(),
             tally: Tally::default(),
+            scope,
             expired: 0,
             is_whole: true,
             tokens: HashSet::new(),
@@ -70,18 +73,20 @@ impl Pass {
         let task = Task { sweep, window: stored.window };
         let begun_at = Some(stored.begun_at);
         let token = Some(stored.token);
-        Self { begun_at, token, is_whole: false, ..Self::new(task, planned_at) }
+        Self { begun_at, token, is_whole: false, ..Self::new(task, planned_at, stored.scope) }
     }
 
-    /// The same window from its first page, for its token has expired.
-    pub fn restarted(self) -> Self {
-        Self { expired: self.expired + 1, ..Self::new(self.task, self.planned_at) }
+    /// The same window from its first page, with what tokens are bound to now.
+    pub fn restarted(self, scope: String) -> Self {
+        Self { expired: self.expired, ..Self::new(self.task, self.planned_at, scope) }
     }
 
     /// Takes over what a commit brought.
     pub fn absorb(&mut self, committed: Committed, next: Option<PageToken>) {
         self.id = Some(committed.pass);
         self.counts.merge(committed.delta);
+        // Only now: a page whose commit failed is asked for again, and gives its token again.
+        self.tokens.extend(next.as_ref().map(hash));
         self.token = next;
         self.tally.events += committed.events;
         self.tally.repeats += committed.repeats;
@@ -90,10 +95,31 @@ impl Pass {
     }
 
     /// True when the API gives a token that this pass had before: it would go round for ever.
-    pub fn is_repeated(&mut self, token: &PageToken) -> bool {
-        let mut hasher = DefaultHasher::new();
-        token.hash(&mut hasher);
-        let asked = self.token.as_ref() == Some(token);
-        asked || !self.tokens.insert(hasher.finish())
+    pub fn is_repeated(&self, token: &PageToken) -> bool {
+        self.token.as_ref() == Some(token) || self.tokens.contains(&hash(token))
+    }
+}
+
+fn hash(token: &PageToken) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    token.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::Window;
+
+    #[test]
+    fn a_page_whose_commit_failed_gives_its_token_again() {
+        let window = Window { start: 0, end: 60 };
+        let pass = Pass::new(Task { sweep: 0, window }, 60_000, "scope".into());
+        let token = PageToken("next".into());
+        assert!(!pass.is_repeated(&token));
+
+        // Nothing is absorbed, for the disk was full: the same page is asked for again.
+
+        assert!(!pass.is_repeated(&token));
     }
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use super::pass::Pass;
+use super::plan::Task;
 use super::{End, Poller, Then};
+use crate::event::Millis;
 use crate::health::State;
-use crate::position::Window;
+use crate::position::{Window, rfc3339};
 use crate::source::FetchError;
 use crate::store;
 
@@ -48,7 +50,8 @@ impl Poller {
                 self.violation(task.window, &err.to_string()).await
             }
             FetchError::PageExpired { .. } if pass.token.is_some() => {
-                let pass = pass.restarted();
+                let mut pass = pass.restarted(self.source.token_scope());
+                pass.expired += 1;
                 info!(window = %task.window, error = %err, "Begins a window again.");
                 if pass.expired < 2 {
                     self.turn = task.sweep;
@@ -99,8 +102,8 @@ impl Poller {
         if self.health.turn_to(State::Retrying, Some(error)) {
             let attempt = self.health.retries.attempt();
             error!(%window, attempt, retry_in = ?wait, error, "The API does not keep to its contract.");
-            self.remember(Some(error)).await?;
         }
+        self.remember().await?;
         self.pause_for(wait).await;
         Ok(Then::GoOn)
     }
@@ -121,9 +124,39 @@ impl Poller {
     pub(super) async fn recovered(&mut self) -> Result<(), store::Error> {
         if let Some((was, lasted)) = self.health.works() {
             info!(%was, ?lasted, "Source works again.");
-            self.remember(None).await?;
         }
-        Ok(())
+        self.remember().await
+    }
+
+    /// Asks the server for the time until it has come to where the events were read.
+    pub(super) async fn ahead_of_server(&mut self, now: Millis) -> Result<Then, store::Error> {
+        let end = now.div_euclid(1000);
+        let task = Task { sweep: 0, window: Window { start: end - 1, end } };
+        let mut pass = Pass::new(task, now, self.source.token_scope());
+        match self.fetch(task.window, None).await {
+            None => return Ok(Then::End(End::Stopped)),
+            Some(Err(err)) => {
+                let then = self.failed(pass, err).await;
+                self.suspended[0] = None;
+                return then;
+            }
+            Some(Ok((response, _))) => self.tell_time(&mut pass, &response),
+        }
+        let until = rfc3339(self.plan.watermark(0));
+        let error = format!(
+            "events were read up to {until}, which the server's clock has not come to: one of its answers told the time wrong"
+        );
+        let hint = "what happens until then is found by a later sweep, or not at all if the clock was wrong by more than the oldest `resweep`: to read it, begin with a new `state.dir`";
+        if self.health.turn_to(State::Retrying, Some(&error)) {
+            error!(error, hint, "The server's clock went back.");
+        }
+        self.remember().await?;
+        if self.settings.once {
+            return Ok(Then::End(End::Blocked { error, hint: Some(hint.into()) }));
+        }
+        let wait = self.settings.rules.poll_every.max(1000);
+        self.pause_for(Duration::from_millis(wait.unsigned_abs())).await;
+        Ok(Then::GoOn)
     }
 
     /// Waits until a sink has settled something.
@@ -149,15 +182,23 @@ impl Poller {
     }
 
     async fn turn_to(&mut self, state: State, error: Option<&str>) -> Result<(), store::Error> {
-        if self.health.turn_to(state, error) { self.remember(error).await } else { Ok(()) }
+        self.health.turn_to(state, error);
+        self.remember().await
     }
 
-    /// Has `status` show how the source is doing.
-    pub(super) async fn remember(&self, error: Option<&str>) -> Result<(), store::Error> {
-        let state = self.health.state().name();
-        match self.store.source_state(self.origin.id, state, error.map(str::to_owned)).await {
-            Err(err) if !err.is_full() => Err(err),
-            _ => Ok(()),
+    /// Has `status` show how the source is doing, if that is news.
+    pub(super) async fn remember(&mut self) -> Result<(), store::Error> {
+        if !self.health.is_untold() {
+            return Ok(());
+        }
+        let (state, error) = self.health.tell();
+        match self.store.source_state(self.origin.id, state, error).await {
+            Ok(()) => Ok(()),
+            Err(err) if err.is_full() => {
+                self.health.untell();
+                Ok(())
+            }
+            Err(err) => Err(err),
         }
     }
 }

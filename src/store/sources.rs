@@ -12,6 +12,9 @@ mod commit;
 
 pub use commit::{Committed, Origin, PageCommit};
 
+/// How many records are forgotten in one transaction at most.
+pub const EXPIRED_AT_ONCE: u32 = 20_000;
+
 /// What the store knows of a source when its poller starts.
 #[derive(Debug)]
 pub struct Registered {
@@ -84,7 +87,6 @@ impl Store {
 
     /// Forgets passes and records that nothing can meet again. Returns how many records.
     pub async fn expire(&self, origin: Arc<Origin>, now: Millis) -> Result<usize, Error> {
-        const MOST_AT_ONCE: u32 = 20_000;
         let operation = move |conn: &Connection| {
             let since = (now - origin.seen_keep).div_euclid(1000);
             conn.execute(
@@ -94,7 +96,7 @@ impl Store {
                  AND window_end + 2 < (SELECT min(watermark) FROM sweeps WHERE source = ?1)",
                 params![origin.id, since],
             )?;
-            Ok(seen::expire(conn, origin.id, MOST_AT_ONCE)?)
+            Ok(seen::expire(conn, origin.id, EXPIRED_AT_ONCE)?)
         };
         self.0.writer.write(operation).await
     }
