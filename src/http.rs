@@ -222,8 +222,9 @@ fn http_date(value: &str) -> Option<Millis> {
 
 /// RFC 9110, section 10.2.3: seconds, or a date.
 fn retry_after(value: &str, date: Option<Millis>) -> Option<Duration> {
-    if let Ok(seconds) = value.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let until = http_date(value)?;
     let from = date.unwrap_or_else(|| chrono::Utc::now().timestamp_millis());
@@ -276,6 +277,8 @@ mod tests {
         assert_eq!(minute, Some(Duration::from_secs(60)));
         let past = retry_after("Fri, 20 Nov 2026 09:00:00 GMT", date);
         assert_eq!(past, Some(Duration::ZERO));
+        let ages = retry_after("99999999999999999999", date);
+        assert_eq!(ages, Some(Duration::from_secs(u64::MAX)));
         assert_eq!(retry_after("soon", date), None);
         assert_eq!(retry_after("-5", date), None);
     }

@@ -23,6 +23,11 @@ impl Window {
         self.end - self.start
     }
 
+    /// True when requests for the two, which reach one second further, may show the same record.
+    pub fn meets(self, other: Self) -> bool {
+        self.start - 1 <= other.end + 1 && other.start - 1 <= self.end + 1
+    }
+
     /// True when the instant lies in it.
     pub fn contains(self, second: Second) -> bool {
         self.start <= second && second < self.end

@@ -4,29 +4,39 @@
 //! ends the reading: it waits, halves, begins again, or is blocked until somebody acts.
 //! Knows neither the API's shape nor the sinks.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use crate::event::{Millis, Page};
 use crate::health::{Health, State};
-use crate::position::{PageToken, Second, Window};
+use crate::position::Second;
 use crate::source::{FetchError, Response, Source};
-use crate::store::sources::{EXPIRED_AT_ONCE, Origin, PageCommit, Registered};
+use crate::store::requests::RequestId;
+use crate::store::sources::{self, EXPIRED_AT_ONCE, Origin, Registered};
 use crate::store::{self, Store, wall_clock};
 use crate::units::Bytes;
 
+mod backfill;
+mod caps;
 mod clock;
+mod hold;
+mod pace;
 mod pass;
 pub mod plan;
+mod read;
 mod trouble;
 
+use caps::Caps;
 use clock::ServerClock;
+use hold::Hold;
+use pace::Pace;
 use pass::Pass;
-use plan::{Next, Plan, Rules, Task};
+use plan::{HEAD, Next, Plan, Reader, Rules, Task};
+use trouble::Told;
 
 /// How often what nothing can meet again is forgotten.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
@@ -71,16 +81,30 @@ pub struct Poller {
     plan: Plan,
     clock: ServerClock,
     stored: Registered,
-    /// The pass of each sweep that failed on its way, to be gone on with.
-    suspended: Vec<Option<Pass>>,
-    /// The sweep that is asked first: the head, unless its last attempt failed.
-    turn: usize,
+    readers: Vec<Reading>,
+    /// The backfill that is under way.
+    backfill: Option<RequestId>,
+    /// Rings when the command line has asked for something.
+    requests: watch::Receiver<u64>,
+    /// The reader that is asked first: the head, unless its last attempt failed.
+    turn: Reader,
+    pace: Mutex<Pace>,
+    caps: Caps,
     health: Health,
+    told: Told,
     started: Instant,
     /// The server's time at the start of this run, once an answer has told it.
     start: Option<Millis>,
     dateless: bool,
     expired_at: Option<Instant>,
+}
+
+/// What a poller knows of one of its readers besides the plan.
+struct Reading {
+    reader: Reader,
+    /// The pass that failed or made way for the head, to be gone on with.
+    suspended: Option<Pass>,
+    hold: Hold,
 }
 
 /// What to do after a failure.
@@ -103,16 +127,26 @@ impl Poller {
     ) -> Self {
         let plan = Plan::new(&stored.sweeps, settings.rules);
         let seed = u64::from(std::process::id()) ^ wall_clock().cast_unsigned();
+        let reading =
+            |reader| Reading { reader, suspended: None, hold: Hold::new(seed.rotate_left(7)) };
+        let mut requests = store.requests();
+        // What was asked for before the start is as good as what is asked for from now on.
+        requests.mark_changed();
         Self {
-            suspended: plan.ages().map(|_| None).collect(),
+            readers: plan.readers().map(reading).collect(),
             clock: ServerClock::new(wall_clock, stored.skew),
             health: Health::new(Duration::from_secs(1), Duration::from_secs(300), seed),
+            caps: Caps::new(source.page_caps()),
             origin: Arc::new(origin),
-            turn: 0,
+            backfill: None,
+            turn: HEAD,
+            pace: Mutex::new(Pace::new()),
+            told: Told::default(),
             started: Instant::now(),
             start: None,
             dateless: false,
             expired_at: None,
+            requests,
             source,
             store,
             settings,
@@ -141,24 +175,46 @@ impl Poller {
             if self.health.state() == State::Paused {
                 self.recovered().await?;
             }
-            let now = self.planning_time();
-            let then = match self.plan.next(now, self.turn, self.eager(now)) {
-                Next::Read(task) => {
-                    let pass = self.pass_for(task, now);
-                    self.drain(pass).await?
-                }
-                Next::Wait(_) if self.must_probe(now) => self.probe().await?,
-                Next::Wait(_) if self.is_ahead(now) => self.ahead_of_server(now).await?,
-                Next::Wait(_) if self.settings.once => return Ok(End::Done),
-                Next::Wait(until) => {
-                    self.wait_until(until, now).await;
-                    Then::GoOn
-                }
-            };
-            if let Then::End(end) = then {
+            self.take_up_backfill().await?;
+            if let Then::End(end) = self.step().await? {
                 return Ok(end);
             }
         }
+    }
+
+    /// Does what is next, or waits until something is.
+    async fn step(&mut self) -> Result<Then, store::Error> {
+        let now = self.planning_time();
+        let ready = |reader| self.reading(reader).hold.is_over();
+        match self.plan.next(now, self.turn, self.eager(now), ready) {
+            Next::Read(task) => {
+                let pass = self.pass_for(task, now);
+                self.drain(pass).await
+            }
+            Next::Wait(_) if self.must_probe(now) => self.probe().await,
+            Next::Wait(_) if self.is_ahead(now) => self.ahead_of_server(now).await,
+            Next::Wait(_) if self.settings.once && self.held_until().is_none() => {
+                Ok(Then::End(End::Done))
+            }
+            Next::Wait(until) => {
+                self.wait_until(until, now).await;
+                Ok(Then::GoOn)
+            }
+        }
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().expect("no panic while held")
+    }
+
+    fn reading(&self, reader: Reader) -> &Reading {
+        let found = self.readers.iter().find(|reading| reading.reader == reader);
+        found.expect("the plan has no other readers")
+    }
+
+    fn reading_mut(&mut self, reader: Reader) -> &mut Reading {
+        let found = self.readers.iter_mut().find(|reading| reading.reader == reader);
+        found.expect("the plan has no other readers")
     }
 
     /// The server's time; reading once, that of the start, or the windows would follow the clock.
@@ -181,177 +237,47 @@ impl Poller {
     /// Nothing to read, though no answer has told the time yet: our own clock may be behind.
     fn must_probe(&self, now: Millis) -> bool {
         let behind = now < self.plan.watermark(0) * 1000;
-        self.start.is_none() && (behind || self.settings.once)
+        self.start.is_none() && (behind || self.settings.once) && self.reading(HEAD).hold.is_over()
     }
 
     fn pass_for(&mut self, task: Task, now: Millis) -> Pass {
-        let suspended = self.suspended[task.sweep].take();
+        let suspended = self.reading_mut(task.reader).suspended.take();
         // A pass between the pages of another may raise copies that the other had met.
-        for other in self.suspended.iter_mut().flatten() {
-            other.is_whole = false;
+        for other in self.readers.iter_mut().filter_map(|reading| reading.suspended.as_mut()) {
+            other.is_whole &= !other.task.window.meets(task.window);
         }
         let scope = self.source.token_scope();
         if let Some(pass) = suspended {
-            // A token of other pages would show records twice; and what the oldest sweep's pass has
+            // A token of other pages would show records twice; and what the last reader's pass has
             // counted too low, no later one mends.
-            let is_spoilt = self.plan.is_oldest(task.sweep) && !pass.is_whole;
+            let is_spoilt = self.plan.is_last(task.reader) && !pass.is_whole;
             let is_sound = pass.token.is_none() || (pass.scope == scope && !is_spoilt);
             return if is_sound { pass } else { pass.restarted(scope) };
         }
-        let age = self.plan.age(task.sweep);
-        let stored = self.stored.unfinished.iter().position(|pass| pass.age == age);
+        let stored =
+            self.stored.unfinished.iter().position(|pass| self.is_of(pass.reader, task.reader));
         let Some(stored) = stored.map(|index| self.stored.unfinished.remove(index)) else {
             return Pass::new(task, now, scope);
         };
-        // What an interrupted pass of the oldest sweep has counted too low, no later one mends.
-        if self.plan.is_oldest(task.sweep)
-            || stored.scope != scope
-            || stored.window.start != task.window.start
-        {
+        let is_other = stored.scope != scope || stored.window.start != task.window.start;
+        if self.plan.is_last(task.reader) || is_other {
             info!(window = %task.window, "Begins an interrupted window again.");
-            return Pass::new(task, now, scope);
+            // What was interrupted may be too long to be read between two interruptions.
+            self.plan.shorten(task.reader, stored.window.seconds() / 2);
+            let window = self.plan.window(task.reader, now).unwrap_or(task.window);
+            return Pass::new(Task { window, ..task }, now, scope);
         }
         info!(window = %stored.window, "Goes on with an interrupted window.");
-        Pass::resumed(task.sweep, stored, now)
+        Pass::resumed(task.reader, stored, now)
     }
 
-    /// Reads a window from the pass's next page to its last.
-    async fn drain(&mut self, mut pass: Pass) -> Result<Then, store::Error> {
-        let begun = Instant::now();
-        let mut fetched = self.fetch(pass.task.window, pass.token.as_ref()).await;
-        loop {
-            let (response, page) = match fetched {
-                Some(Ok(fetched)) => fetched,
-                Some(Err(err)) => return self.failed(pass, err).await,
-                None => return Ok(Then::End(End::Stopped)),
-            };
-            self.tell_time(&mut pass, &response);
-            drop(response);
-            let next = page.next.clone();
-            if next.as_ref().is_some_and(|token| pass.is_repeated(token)) {
-                let seen = "it gives a page token a second time in one pass";
-                return self.failed(pass, FetchError::Violation { source: seen.into() }).await;
+    fn is_of(&self, stored: sources::Reader, reader: Reader) -> bool {
+        match stored {
+            sources::Reader::Sweep(age) => {
+                self.plan.sweep_of(age).map(Reader::Sweep) == Some(reader)
             }
-            self.recovered().await?;
-            let commit = self.commit(&pass, page);
-            let Some(token) = next else {
-                return self.finish(pass, commit, begun).await;
-            };
-            let ahead = self.fetch(pass.task.window, Some(&token));
-            let (committed, ahead) = tokio::join!(self.store.commit_page(commit), ahead);
-            match committed {
-                Ok(committed) => pass.absorb(committed, Some(token)),
-                Err(err) => return self.not_committed(pass, err).await,
-            }
-            debug!(window = %pass.task.window, events = pass.tally.events, repeats = pass.tally.repeats,
-                late = pass.tally.late, "Page committed.");
-            if self.store.spool_bytes() >= self.settings.spool_max.get() {
-                self.suspend(pass);
-                return Ok(Then::GoOn);
-            }
-            fetched = ahead;
-        }
-    }
-
-    /// Commits the last page of a window, and with it the watermarks.
-    async fn finish(
-        &mut self,
-        mut pass: Pass,
-        mut commit: PageCommit,
-        begun: Instant,
-    ) -> Result<Then, store::Error> {
-        let begun_at = pass.begun_at.unwrap_or(pass.planned_at);
-        let moves = self.plan.moves(pass.task, begun_at, pass.is_whole);
-        commit.drained.clone_from(&moves);
-        match self.store.commit_page(commit).await {
-            Ok(committed) => pass.absorb(committed, None),
-            Err(err) => return self.not_committed(pass, err).await,
-        }
-        self.plan.moved(pass.task, &moves, pass.planned_at);
-        self.turn = 0;
-        let tally = pass.tally;
-        let elapsed = begun.elapsed();
-        if tally.events > 0 {
-            info!(window = %pass.task.window, events = tally.events, repeats = tally.repeats,
-                late = tally.late, pages = tally.pages, ?elapsed, "Window read.");
-        } else {
-            debug!(window = %pass.task.window, repeats = tally.repeats, ?elapsed, "Window read.");
-        }
-        self.expire().await?;
-        Ok(Then::GoOn)
-    }
-
-    fn commit(&self, pass: &Pass, page: Page) -> PageCommit {
-        let fetched_at = wall_clock();
-        let now = self.clock.now();
-        PageCommit {
-            origin: Arc::clone(&self.origin),
-            pass: pass.id,
-            age: self.plan.age(pass.task.sweep),
-            window: pass.task.window,
-            begun_at: pass.begun_at.unwrap_or(pass.planned_at),
-            scope: pass.scope.clone(),
-            counts: pass.counts.clone(),
-            page,
-            fetched_at,
-            skew: self.clock.skew(fetched_at),
-            now,
-            drained: Vec::new(),
-        }
-    }
-
-    /// Asks for a page and splits it; none when told to stop meanwhile.
-    async fn fetch(&self, window: Window, token: Option<&PageToken>) -> Option<Fetched> {
-        let mut stop = self.stop.clone();
-        let fetched = tokio::select! {
-            fetched = self.source.fetch(window, token) => fetched,
-            _ = stop.wait_for(|stop| *stop) => return None,
-        };
-        let split = |response| self.source.split(&response).map(|page| (response, page));
-        Some(fetched.and_then(split))
-    }
-
-    fn tell_time(&mut self, pass: &mut Pass, response: &Response) {
-        let sent = self.observe(response);
-        self.start = self.start.or(Some(self.clock.at(self.started)));
-        // A resumed pass began with its first page, before the stop.
-        pass.begun_at = pass.begun_at.or(Some(sent.unwrap_or(pass.planned_at)));
-    }
-
-    fn observe(&mut self, response: &Response) -> Option<Millis> {
-        let Some(date) = response.date else {
-            if !self.dateless {
-                self.dateless = true;
-                warn!("The API tells no time; this machine's clock must be right.");
-            }
-            return None;
-        };
-        let before = self.clock.now();
-        let sent = self.clock.observe(date, response.elapsed);
-        let moved = self.clock.now() - before;
-        if moved.abs() > 60_000 {
-            warn!(seconds = moved / 1000, "The server's clock is not where it was expected.");
-        }
-        Some(sent)
-    }
-
-    /// Asks for the second before the watermark, for the sake of the server's clock alone.
-    async fn probe(&mut self) -> Result<Then, store::Error> {
-        let end = self.plan.watermark(0);
-        let window = Window { start: end - 1, end };
-        let task = Task { sweep: 0, window };
-        let mut pass = Pass::new(task, self.clock.now(), self.source.token_scope());
-        match self.fetch(window, None).await {
-            None => Ok(Then::End(End::Stopped)),
-            Some(Err(err)) => {
-                let then = self.failed(pass, err).await;
-                self.suspended[0] = None;
-                then
-            }
-            Some(Ok((response, _))) => {
-                self.tell_time(&mut pass, &response);
-                self.recovered().await?;
-                Ok(Then::GoOn)
+            sources::Reader::Backfill(id) => {
+                reader == Reader::Backfill && self.backfill == Some(id)
             }
         }
     }
@@ -360,7 +286,19 @@ impl Poller {
         // Often enough to notice a server whose clock runs faster than ours.
         let most = self.settings.rules.poll_every;
         let wait = (until - now).clamp(10, most.max(10));
-        self.pause_for(Duration::from_millis(wait.unsigned_abs())).await;
+        let wait = Instant::now() + Duration::from_millis(wait.unsigned_abs());
+        let held =
+            self.held_until().unwrap_or(wait).max(Instant::now() + Duration::from_millis(10));
+        tokio::select! {
+            () = tokio::time::sleep_until(wait.min(held)) => {}
+            _ = self.stop.wait_for(|stop| *stop) => {}
+            _ = self.requests.changed() => self.requests.mark_changed(),
+        }
+    }
+
+    /// When the first of the readers that have failed may try again.
+    fn held_until(&self) -> Option<Instant> {
+        self.readers.iter().filter_map(|reading| reading.hold.until()).min()
     }
 
     async fn expire(&mut self) -> Result<(), store::Error> {

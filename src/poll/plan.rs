@@ -1,7 +1,7 @@
 //! Which window next: pure, told the time.
 //!
 //! A source has a watermark per age: the head's, and one for each trailing sweep, which reads the
-//! same time again, later. Promises that the head leaves no instant unread, that watermarks only
+//! same time again, later; a backfill reads what somebody asked for. Promises that the head leaves no instant unread, that watermarks only
 //! rise, and that no window is empty, backwards, or ends after `now`.
 //! Knows neither pages nor errors.
 
@@ -9,10 +9,15 @@ use crate::event::Millis;
 use crate::position::{Second, Window};
 use crate::store::sources::StoredSweep;
 
+/// How far a backfill's window ends before the sweep in front of it, in seconds: requests reach one
+/// second beyond their windows on each side, and two passes must not count the same second at once.
+const APART: Second = 2;
+
 /// The readers of one source, the head first, and the rules they follow.
 #[derive(Clone, Debug)]
 pub struct Plan {
     sweeps: Vec<Sweep>,
+    backfill: Option<Backfill>,
     rules: Rules,
 }
 
@@ -36,11 +41,30 @@ struct Sweep {
     behind: bool,
 }
 
-/// A window to be read by one of the sweeps.
+/// A span that somebody asked to be read again, and how much of it is left.
+#[derive(Clone, Copy, Debug)]
+struct Backfill {
+    left: Window,
+    span: i64,
+}
+
+/// Who reads a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// A sweep, by its place in the order of ages; 0 is the head.
+    Sweep(usize),
+    /// The backfill that is under way.
+    Backfill,
+}
+
+/// The newest events come first, whatever else is due.
+pub const HEAD: Reader = Reader::Sweep(0);
+
+/// A window to be read by one of the readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// Which sweep; 0 is the head.
-    pub sweep: usize,
+    /// Which reader.
+    pub reader: Reader,
     /// What it is to read.
     pub window: Window,
 }
@@ -59,19 +83,32 @@ impl Plan {
     pub fn new(sweeps: &[StoredSweep], rules: Rules) -> Self {
         let sweep =
             |stored: &StoredSweep| Sweep { stored: *stored, span: rules.max_window, behind: false };
-        Self { sweeps: sweeps.iter().map(sweep).collect(), rules }
+        Self { sweeps: sweeps.iter().map(sweep).collect(), backfill: None, rules }
     }
 
-    /// The next window at `now`, by the server's clock. `turn` is the sweep asked first: the head,
-    /// unless its last attempt failed and another must not starve. An `eager` plan reads what is
-    /// behind that second without waiting for its time.
-    pub fn next(&self, now: Millis, turn: usize, eager: Option<Second>) -> Next {
-        let count = self.sweeps.len();
+    /// All readers in the order of their urgency: the head, the backfill, the younger sweeps first.
+    pub fn readers(&self) -> impl Iterator<Item = Reader> + use<> {
+        let older = (1..self.sweeps.len()).map(Reader::Sweep);
+        [HEAD, Reader::Backfill].into_iter().chain(older)
+    }
+
+    /// The next window at `now`, by the server's clock, of the readers that are `ready`. `turn` is
+    /// the one asked first: the head, unless its last attempt failed and another must not starve.
+    /// An `eager` plan reads what is behind that second without waiting for its time.
+    pub fn next(
+        &self,
+        now: Millis,
+        turn: Reader,
+        eager: Option<Second>,
+        ready: impl Fn(Reader) -> bool,
+    ) -> Next {
         let mut earliest = now + self.rules.poll_every;
-        for index in (0..count).map(|offset| (turn + offset) % count) {
-            let due = self.due_at(index, eager);
-            match self.window(index, now) {
-                Some(window) if due <= now => return Next::Read(Task { sweep: index, window }),
+        let before = self.readers().take_while(|reader| *reader != turn);
+        let from = self.readers().skip_while(|reader| *reader != turn);
+        for reader in from.chain(before).filter(|reader| ready(*reader)) {
+            let due = self.due_at(reader, eager);
+            match self.window(reader, now) {
+                Some(window) if due <= now => return Next::Read(Task { reader, window }),
                 Some(_) => earliest = earliest.min(due),
                 None => {}
             }
@@ -79,22 +116,33 @@ impl Plan {
         Next::Wait(earliest)
     }
 
-    /// Where the watermarks go when `task` was drained by a pass begun at `begun_at`, by the
-    /// server's clock. The first is the task's own.
+    /// True when the newest events are to be asked for.
+    pub fn head_is_due(&self, now: Millis, eager: Option<Second>) -> bool {
+        self.due_at(HEAD, eager) <= now && self.window(HEAD, now).is_some()
+    }
+
+    /// Where the watermarks go when `window` was drained by a pass of sweep `index`, begun at
+    /// `begun_at` by the server's clock. The first is the sweep's own.
     ///
     /// An older sweep that stands in the window moves along as far as the pass was older than its
     /// age: a first read of thirty days is read once, and so is the backlog after an outage. Not so
     /// after a pass that is not whole, which may have taken a copy for a repeat.
-    pub fn moves(&self, task: Task, begun_at: Millis, is_whole: bool) -> Vec<StoredSweep> {
+    pub fn moves(
+        &self,
+        index: usize,
+        window: Window,
+        begun_at: Millis,
+        is_whole: bool,
+    ) -> Vec<StoredSweep> {
         let mut ceiling = Second::MAX;
         let mut moves = Vec::new();
-        for (index, sweep) in self.sweeps.iter().enumerate().skip(task.sweep) {
+        for (at, sweep) in self.sweeps.iter().enumerate().skip(index) {
             let stored = sweep.stored;
-            let along = is_whole && task.window.contains(stored.watermark);
-            if index > task.sweep && !along {
+            let along = is_whole && window.contains(stored.watermark);
+            if at > index && !along {
                 break;
             }
-            let read_to = (begun_at - self.trails(index)).div_euclid(1000).min(task.window.end);
+            let read_to = (begun_at - self.trails(at)).div_euclid(1000).min(window.end);
             let watermark = stored.watermark.max(read_to.min(ceiling));
             ceiling = watermark;
             moves.push(StoredSweep { watermark, read_at: Some(begun_at), ..stored });
@@ -102,29 +150,66 @@ impl Plan {
         moves
     }
 
-    /// Takes over what was committed after `task`; `now` as it was when the task was given.
-    pub fn moved(&mut self, task: Task, moves: &[StoredSweep], now: Millis) {
-        for (sweep, stored) in self.sweeps[task.sweep..].iter_mut().zip(moves) {
+    /// Takes over what was committed after sweep `index` had drained `window`; `now` as it was when
+    /// the window was given.
+    pub fn moved(&mut self, index: usize, window: Window, moves: &[StoredSweep], now: Millis) {
+        for (sweep, stored) in self.sweeps[index..].iter_mut().zip(moves) {
             sweep.stored = *stored;
         }
-        let cut = task.window.end < self.end(task.sweep, now);
+        let cut = window.end < self.end(index, now);
         let max_window = self.rules.max_window;
-        let sweep = &mut self.sweeps[task.sweep];
-        let progressed = sweep.stored.watermark == task.window.end;
+        let sweep = &mut self.sweeps[index];
+        let progressed = sweep.stored.watermark == window.end;
         sweep.behind = cut && progressed;
         sweep.span = sweep.span.saturating_mul(2).min(max_window);
+    }
+
+    /// Takes up a backfill of what is left of its span, or none.
+    pub fn set_backfill(&mut self, left: Option<Window>) {
+        let span = self.rules.max_window;
+        self.backfill = left.map(|left| Backfill { left, span });
+    }
+
+    /// What is left of the backfill once it has come to `position`; none when it is done.
+    ///
+    /// What the head is still to read, or has just read, needs no backfill.
+    pub fn left_from(&self, position: Second) -> Option<Window> {
+        let end = self.backfill?.left.end;
+        let needed = position < end.min(self.watermark(0) - APART);
+        needed.then_some(Window { start: position, end })
+    }
+
+    /// Takes over that a window of the backfill was drained.
+    pub fn filled(&mut self, left: Option<Window>) {
+        let max_window = self.rules.max_window;
+        let span = self.backfill.map_or(max_window, |backfill| backfill.span.saturating_mul(2));
+        self.backfill = left.map(|left| Backfill { left, span: span.min(max_window) });
     }
 
     /// Halves what `task` reads; false when it is down to one second already.
     pub fn halve(&mut self, task: Task) -> bool {
         let half = task.window.seconds() / 2;
-        self.sweeps[task.sweep].span = half.max(1);
+        self.shorten(task.reader, half);
         half >= 1
     }
 
-    /// True when no later sweep can repair what this one counts wrong.
-    pub fn is_oldest(&self, sweep: usize) -> bool {
-        sweep + 1 == self.sweeps.len()
+    /// Has a reader's next window be no longer than this, in seconds.
+    pub fn shorten(&mut self, reader: Reader, seconds: i64) {
+        let span = match reader {
+            Reader::Sweep(index) => Some(&mut self.sweeps[index].span),
+            Reader::Backfill => self.backfill.as_mut().map(|backfill| &mut backfill.span),
+        };
+        if let Some(span) = span {
+            *span = seconds.clamp(1, *span);
+        }
+    }
+
+    /// True when no later reading can repair what this reader counts wrong.
+    pub fn is_last(&self, reader: Reader) -> bool {
+        match reader {
+            Reader::Sweep(index) => index + 1 == self.sweeps.len(),
+            Reader::Backfill => true,
+        }
     }
 
     /// How far a sweep has come.
@@ -137,9 +222,9 @@ impl Plan {
         self.sweeps[sweep].stored.age
     }
 
-    /// How far each sweep trails the clock, the head first.
-    pub fn ages(&self) -> impl Iterator<Item = Millis> {
-        self.sweeps.iter().map(|sweep| sweep.stored.age)
+    /// The sweep of this age.
+    pub fn sweep_of(&self, age: Millis) -> Option<usize> {
+        self.sweeps.iter().position(|sweep| sweep.stored.age == age)
     }
 
     fn trails(&self, index: usize) -> Millis {
@@ -154,13 +239,26 @@ impl Plan {
         }
     }
 
-    fn window(&self, index: usize, now: Millis) -> Option<Window> {
-        let start = self.watermark(index);
-        let end = self.end(index, now).min(start.saturating_add(self.sweeps[index].span));
+    /// The window that a reader would read now, due or not.
+    pub fn window(&self, reader: Reader, now: Millis) -> Option<Window> {
+        let (start, end) = match reader {
+            Reader::Sweep(index) => {
+                let start = self.watermark(index);
+                let span = self.sweeps[index].span;
+                (start, self.end(index, now).min(start.saturating_add(span)))
+            }
+            Reader::Backfill => {
+                let Backfill { left, span } = self.backfill?;
+                let front = self.sweeps.iter().map(|sweep| sweep.stored.watermark - APART);
+                let front = front.filter(|front| *front > left.start).min()?;
+                (left.start, left.end.min(left.start.saturating_add(span)).min(front))
+            }
+        };
         (start < end).then_some(Window { start, end })
     }
 
-    fn due_at(&self, index: usize, eager: Option<Second>) -> Millis {
+    fn due_at(&self, reader: Reader, eager: Option<Second>) -> Millis {
+        let Reader::Sweep(index) = reader else { return Millis::MIN };
         let sweep = &self.sweeps[index];
         let hurried = eager.is_some_and(|target| index == 0 && sweep.stored.watermark < target);
         if sweep.behind || hurried {
@@ -188,12 +286,28 @@ mod tests {
         Plan::new(&sweeps, Rules { poll_every: 30_000, max_window: DAY, lag: 0 })
     }
 
+    fn next(plan: &Plan, now: Millis) -> Next {
+        plan.next(now, HEAD, None, |_| true)
+    }
+
+    fn index(task: Task) -> usize {
+        match task.reader {
+            Reader::Sweep(index) => index,
+            Reader::Backfill => panic!("there is no backfill"),
+        }
+    }
+
+    /// Has a pass begun at `begun_at` drain the window that was given at `now`.
+    fn finish(plan: &mut Plan, task: Task, begun_at: Millis, now: Millis, is_whole: bool) {
+        let moves = plan.moves(index(task), task.window, begun_at, is_whole);
+        plan.moved(index(task), task.window, &moves, now);
+    }
+
     /// Reads whatever is due at `now`, as an API without faults lets it; returns what was read.
     fn drain(plan: &mut Plan, now: Millis) -> Vec<Task> {
         let mut read = Vec::new();
-        while let Next::Read(task) = plan.next(now, 0, None) {
-            let moves = plan.moves(task, now, true);
-            plan.moved(task, &moves, now);
+        while let Next::Read(task) = next(plan, now) {
+            finish(plan, task, now, now, true);
             read.push(task);
             assert!(read.len() < 1000, "a plan at a standing clock comes to rest");
         }
@@ -207,7 +321,7 @@ mod tests {
         let read = drain(&mut plan, T0 * 1000);
 
         assert_eq!(read.len(), 30, "a window a day, by the head alone: {read:?}");
-        assert!(read.iter().all(|task| task.sweep == 0));
+        assert!(read.iter().all(|task| task.reader == HEAD));
         let watermarks: Vec<_> = (0..4).map(|sweep| T0 - plan.watermark(sweep)).collect();
         assert_eq!(watermarks, [0, 60, 3600, DAY]);
     }
@@ -218,7 +332,7 @@ mod tests {
         let mut read = vec![Vec::new(); 3];
         for now in (T0..T0 + 3600).step_by(10) {
             for task in drain(&mut plan, now * 1000) {
-                read[task.sweep].push(task.window);
+                read[index(task)].push(task.window);
             }
         }
 
@@ -235,7 +349,7 @@ mod tests {
         let mut plan = plan(&[3600], T0);
         let mut times = Vec::new();
         for now in (T0..T0 + 4 * 3600).step_by(30) {
-            if drain(&mut plan, now * 1000).iter().any(|task| task.sweep == 1) {
+            if drain(&mut plan, now * 1000).iter().any(|task| task.reader == Reader::Sweep(1)) {
                 times.push(now);
             }
         }
@@ -248,19 +362,18 @@ mod tests {
     fn a_clock_that_stands_behind_the_watermark_gives_no_window() {
         let plan = plan(&[60], T0);
 
-        assert!(matches!(plan.next((T0 - DAY) * 1000, 0, None), Next::Wait(_)));
-        assert!(matches!(plan.next(T0 * 1000 + 999, 0, None), Next::Wait(_)));
-        assert!(matches!(plan.next(T0 * 1000 + 1000, 0, None), Next::Read(_)));
+        assert!(matches!(next(&plan, (T0 - DAY) * 1000), Next::Wait(_)));
+        assert!(matches!(next(&plan, T0 * 1000 + 999), Next::Wait(_)));
+        assert!(matches!(next(&plan, T0 * 1000 + 1000), Next::Read(_)));
     }
 
     #[test]
     fn a_server_behind_our_clock_caps_the_watermark() {
         let mut plan = plan(&[60], T0);
         let ahead = (T0 + 7200) * 1000;
-        let Next::Read(task) = plan.next(ahead, 0, None) else { panic!("a window is due") };
+        let Next::Read(task) = next(&plan, ahead) else { panic!("a window is due") };
 
-        let moves = plan.moves(task, (T0 + 10) * 1000, true);
-        plan.moved(task, &moves, ahead);
+        finish(&mut plan, task, (T0 + 10) * 1000, ahead, true);
 
         assert_eq!(plan.watermark(0), T0 + 10);
         assert_eq!(plan.watermark(1), T0);
@@ -269,21 +382,20 @@ mod tests {
     #[test]
     fn what_a_pass_has_not_read_whole_is_read_again() {
         let mut plan = plan(&[60, 3600], T0 - 7200);
-        let Next::Read(task) = plan.next(T0 * 1000, 0, None) else { panic!("a window is due") };
+        let Next::Read(task) = next(&plan, T0 * 1000) else { panic!("a window is due") };
 
-        let moves = plan.moves(task, T0 * 1000, false);
-        plan.moved(task, &moves, T0 * 1000);
+        finish(&mut plan, task, T0 * 1000, T0 * 1000, false);
 
         let again = drain(&mut plan, T0 * 1000);
         let window = Window { start: T0 - 7200, end: T0 - 60 };
-        assert_eq!(again, [Task { sweep: 1, window }], "once, by the next sweep");
+        assert_eq!(again, [Task { reader: Reader::Sweep(1), window }], "once, by the next sweep");
         assert_eq!(plan.watermark(2), T0 - 3600);
     }
 
     #[test]
     fn a_halved_window_grows_back() {
         let mut plan = plan(&[], T0 - DAY);
-        let first = |plan: &Plan| match plan.next(T0 * 1000, 0, None) {
+        let first = |plan: &Plan| match next(plan, T0 * 1000) {
             Next::Read(task) => task,
             Next::Wait(_) => panic!("a window is due"),
         };
@@ -292,8 +404,7 @@ mod tests {
         let half = first(&plan);
         assert_eq!(half.window, Window { start: T0 - DAY, end: T0 - DAY / 2 });
 
-        let moves = plan.moves(half, T0 * 1000, true);
-        plan.moved(half, &moves, T0 * 1000);
+        finish(&mut plan, half, T0 * 1000, T0 * 1000, true);
 
         assert_eq!(first(&plan).window, Window { start: T0 - DAY / 2, end: T0 });
     }
@@ -301,12 +412,44 @@ mod tests {
     #[test]
     fn one_second_cannot_be_halved() {
         let mut plan = plan(&[], T0);
-        let task = Task { sweep: 0, window: Window { start: T0, end: T0 + 1 } };
+        let task = Task { reader: HEAD, window: Window { start: T0, end: T0 + 1 } };
 
         assert!(!plan.halve(task));
         assert!(
-            matches!(plan.next((T0 + 9) * 1000, 0, None), Next::Read(task) if task.window.seconds() == 1)
+            matches!(next(&plan, (T0 + 9) * 1000), Next::Read(task) if task.window.seconds() == 1)
         );
+    }
+
+    #[test]
+    fn a_backfill_comes_behind_the_head_and_before_the_older_sweeps() {
+        let mut plan = plan(&[60, 3600], T0 - 7200);
+        plan.set_backfill(Some(Window { start: T0 - 9000, end: T0 - 8000 }));
+        let window = Window { start: T0 - 9000, end: T0 - 8000 };
+
+        let Next::Read(first) = next(&plan, T0 * 1000) else { panic!("the head is due") };
+        assert_eq!(first.reader, HEAD);
+        finish(&mut plan, first, T0 * 1000, T0 * 1000, false);
+
+        assert_eq!(next(&plan, T0 * 1000), Next::Read(Task { reader: Reader::Backfill, window }));
+        assert_eq!(plan.left_from(window.end), None);
+        plan.filled(None);
+        assert!(matches!(next(&plan, T0 * 1000), Next::Read(task) if index(task) == 1));
+    }
+
+    #[test]
+    fn a_backfill_never_counts_a_second_together_with_a_sweep() {
+        let mut plan = plan(&[60, 3600], T0 - 7200);
+        drain(&mut plan, T0 * 1000);
+        plan.set_backfill(Some(Window { start: T0 - 9000, end: T0 + 50 }));
+        let mut read = Vec::new();
+        while let Next::Read(task) = next(&plan, T0 * 1000) {
+            let left = plan.left_from(task.window.end);
+            plan.filled(left);
+            read.push((task.window.start - T0, task.window.end - T0));
+        }
+
+        let borders = [(-9000, -3602), (-3602, -62), (-62, -2)];
+        assert_eq!(read, borders, "each ends two seconds before the sweep in front of it");
     }
 
     #[derive(Clone, Debug)]
@@ -335,7 +478,7 @@ mod tests {
         fn every_instant_is_covered_and_watermarks_only_rise(steps in steps(), lag in 0..5_000i64) {
             let mut plan = plan(&[60, 240, 3600], T0);
             plan.rules.lag = lag;
-            let (mut server, mut error, mut turn) = (T0 * 1000, 0, 0);
+            let (mut server, mut error, mut turn) = (T0 * 1000, 0, HEAD);
             let mut covered = vec![T0; plan.sweeps.len()];
             for step in steps {
                 match step {
@@ -343,21 +486,22 @@ mod tests {
                     Step::JumpOurClock(by) => error = by,
                     Step::Drain | Step::Fail | Step::Halve => {
                         let now = server + error;
-                        let Next::Read(task) = plan.next(now, turn, None) else { continue };
+                        let Next::Read(task) = plan.next(now, turn, None, |_| true) else { continue };
+                        let index = index(task);
                         let Window { start, end } = task.window;
                         prop_assert!(start < end && end <= now.div_euclid(1000));
                         prop_assert!(task.window.seconds() <= DAY);
-                        prop_assert_eq!(start, covered[task.sweep], "a gap before the window");
+                        prop_assert_eq!(start, covered[index], "a gap before the window");
                         match step {
-                            Step::Fail => { turn = (task.sweep + 1) % plan.sweeps.len(); continue }
+                            Step::Fail => { turn = Reader::Sweep((index + 1) % plan.sweeps.len()); continue }
                             Step::Halve => { plan.halve(task); continue }
-                            _ => turn = 0,
+                            _ => turn = HEAD,
                         }
                         error = 0;
-                        let moves = plan.moves(task, server, true);
-                        prop_assert_eq!(moves[0].age, plan.age(task.sweep));
+                        let moves = plan.moves(index, task.window, server, true);
+                        prop_assert_eq!(moves[0].age, plan.age(index));
                         for (offset, moved) in moves.iter().enumerate() {
-                            let sweep = task.sweep + offset;
+                            let sweep = index + offset;
                             prop_assert!(moved.watermark >= plan.watermark(sweep), "it fell");
                             let limit = (server - moved.age).div_euclid(1000).max(covered[sweep]);
                             prop_assert!(moved.watermark <= limit, "beyond what the server could know");
@@ -366,7 +510,7 @@ mod tests {
                             }
                             covered[sweep] = moved.watermark;
                         }
-                        plan.moved(task, &moves, now);
+                        plan.moved(index, task.window, &moves, now);
                     }
                 }
                 let order = (1..plan.sweeps.len()).all(|k| plan.watermark(k) <= plan.watermark(k - 1));

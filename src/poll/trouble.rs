@@ -5,19 +5,32 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use super::pass::Pass;
-use super::plan::Task;
+use super::plan::{HEAD, Reader, Task};
 use super::{End, Poller, Then};
 use crate::event::Millis;
 use crate::health::State;
 use crate::position::{Window, rfc3339};
 use crate::source::FetchError;
 use crate::store;
+use crate::units::Bytes;
+
+/// So often the same page is asked for before its window is begun again.
+const STRIKES: u32 = 3;
+
+/// What the log says already; each of it is said once until it is over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    retry: bool,
+    throttled: bool,
+    unreadable: bool,
+    blocked: bool,
+}
 
 impl Poller {
-    /// Keeps a pass, to be gone on with when its sweep is next asked.
+    /// Keeps a pass, to be gone on with when its reader is next asked.
     pub(super) fn suspend(&mut self, pass: Pass) {
-        let sweep = pass.task.sweep;
-        self.suspended[sweep] = Some(pass);
+        let reader = pass.task.reader;
+        self.reading_mut(reader).suspended = Some(pass);
     }
 
     pub(super) async fn not_committed(
@@ -34,41 +47,50 @@ impl Poller {
 
     pub(super) async fn failed(
         &mut self,
-        pass: Pass,
+        mut pass: Pass,
         err: FetchError,
     ) -> Result<Then, store::Error> {
         let task = pass.task;
-        // Another sweep has its turn: one bad window must not starve the head, nor the head it.
-        self.turn = (task.sweep + 1) % self.suspended.len();
+        // Another reader has its turn: one bad window must not starve the head, nor the head it.
+        self.turn = self.after(task.reader);
         match err {
             FetchError::Retry { after, source } => {
                 self.suspend(pass);
                 self.retry(task.window, &source.to_string(), after).await
             }
-            FetchError::Violation { .. } => {
+            FetchError::Throttled { after, source } => {
                 self.suspend(pass);
-                self.violation(task.window, &err.to_string()).await
+                self.throttled(task.window, &source.to_string(), after).await
+            }
+            FetchError::Violation { .. } => {
+                self.hold(pass, &err.to_string(), "The API does not keep to its contract.").await
             }
             FetchError::PageExpired { .. } if pass.token.is_some() => {
-                let mut pass = pass.restarted(self.source.token_scope());
-                pass.expired += 1;
-                info!(window = %task.window, error = %err, "Begins a window again.");
-                if pass.expired < 2 {
-                    self.turn = task.sweep;
-                    self.suspend(pass);
-                    return Ok(Then::GoOn);
-                }
-                self.plan.halve(task);
-                self.retry(task.window, &err.to_string(), None).await
+                self.expired(pass, &err.to_string()).await
+            }
+            FetchError::TooMuch { source }
+                if pass.token.is_some() && pass.strikes + 1 < STRIKES =>
+            {
+                pass.strikes += 1;
+                self.suspend(pass);
+                self.retry(task.window, &source.to_string(), None).await
             }
             FetchError::TooMuch { source } if self.plan.halve(task) => {
-                self.turn = task.sweep;
+                self.turn = task.reader;
                 let error = source.to_string();
-                info!(window = %task.window, error, "Halves a window.");
+                if std::mem::replace(&mut self.told.retry, true) {
+                    debug!(window = %task.window, error, "Halves a window again.");
+                } else {
+                    warn!(window = %task.window, error, "Fetch failed; halves the window.");
+                }
                 self.turn_to(State::Retrying, Some(&error)).await?;
                 Ok(Then::GoOn)
             }
-            FetchError::PageExpired { source } | FetchError::TooMuch { source } => {
+            FetchError::TooMuch { source } => {
+                let pass = pass.restarted(self.source.token_scope());
+                self.hold(pass, &source.to_string(), "One second is too much to be read.").await
+            }
+            FetchError::PageExpired { source } => {
                 self.retry(task.window, &source.to_string(), None).await
             }
             FetchError::Blocked { source, hint } => {
@@ -76,6 +98,31 @@ impl Poller {
                 self.blocked(source.to_string(), hint).await
             }
         }
+    }
+
+    /// The reader that has its turn behind this one.
+    fn after(&self, reader: Reader) -> Reader {
+        let mut later = self.plan.readers().skip_while(|other| *other != reader).skip(1);
+        later.next().unwrap_or(HEAD)
+    }
+
+    /// The token of the next page is no longer taken: the window begins again, and the second time
+    /// a shorter one.
+    async fn expired(&mut self, pass: Pass, error: &str) -> Result<Then, store::Error> {
+        let task = pass.task;
+        let mut pass = pass.restarted(self.source.token_scope());
+        pass.expired += 1;
+        info!(window = %task.window, error, "Begins a window again.");
+        self.turn = task.reader;
+        if pass.expired < 2 {
+            self.suspend(pass);
+            return Ok(Then::GoOn);
+        }
+        if self.plan.halve(task) {
+            return self.retry(task.window, error, None).await;
+        }
+        pass.expired = 0;
+        self.hold(pass, error, "Page tokens expire before one second is read.").await
     }
 
     async fn retry(
@@ -86,7 +133,7 @@ impl Poller {
     ) -> Result<Then, store::Error> {
         let wait = self.health.retries.next(after);
         let attempt = self.health.retries.attempt();
-        if self.health.state() == State::Retrying {
+        if std::mem::replace(&mut self.told.retry, true) {
             debug!(%window, attempt, retry_in = ?wait, error, "Fetch failed again.");
         } else {
             warn!(%window, attempt, retry_in = ?wait, error, "Fetch failed; will retry.");
@@ -96,20 +143,54 @@ impl Poller {
         Ok(Then::GoOn)
     }
 
-    /// Like a failure, but it will hardly pass by itself: somebody has to know.
-    async fn violation(&mut self, window: Window, error: &str) -> Result<Then, store::Error> {
-        let wait = self.health.retries.next(None);
-        if self.health.turn_to(State::Retrying, Some(error)) {
-            let attempt = self.health.retries.attempt();
-            error!(%window, attempt, retry_in = ?wait, error, "The API does not keep to its contract.");
+    /// The API says that it was asked too often: the newest events come first, and all of it goes
+    /// slower.
+    async fn throttled(
+        &mut self,
+        window: Window,
+        error: &str,
+        after: Option<Duration>,
+    ) -> Result<Then, store::Error> {
+        self.turn = HEAD;
+        let wait = self.health.retries.next(after);
+        self.pace().refused(wait);
+        if std::mem::replace(&mut self.told.throttled, true) {
+            debug!(%window, retry_in = ?wait, error, "Asked too often again.");
+        } else {
+            warn!(%window, retry_in = ?wait, error, "Asked too often; goes on slower.");
         }
-        self.remember().await?;
+        self.turn_to(State::Retrying, Some(error)).await?;
         self.pause_for(wait).await;
         Ok(Then::GoOn)
     }
 
+    /// Leaves a reader alone whose window cannot be read. It will hardly mend by itself: somebody
+    /// has to know.
+    async fn hold(
+        &mut self,
+        mut pass: Pass,
+        error: &str,
+        sentence: &'static str,
+    ) -> Result<Then, store::Error> {
+        let window = pass.task.window;
+        pass.strikes += 1;
+        if pass.token.is_some() && pass.strikes >= STRIKES {
+            pass = pass.restarted(self.source.token_scope());
+        }
+        let hold = &mut self.reading_mut(pass.task.reader).hold;
+        let (wait, attempt) = (hold.lengthen(), hold.attempt());
+        if std::mem::replace(&mut self.told.unreadable, true) {
+            debug!(%window, attempt, retry_in = ?wait, error, "{sentence}");
+        } else {
+            error!(%window, attempt, retry_in = ?wait, error, "{sentence}");
+        }
+        self.suspend(pass);
+        self.turn_to(State::Retrying, Some(error)).await?;
+        Ok(Then::GoOn)
+    }
+
     async fn blocked(&mut self, error: String, hint: Option<String>) -> Result<Then, store::Error> {
-        if self.health.state() != State::Blocked {
+        if !std::mem::replace(&mut self.told.blocked, true) {
             error!(error, hint, "Source is blocked; nothing is lost, and it goes on when mended.");
         }
         self.turn_to(State::Blocked, Some(&error)).await?;
@@ -121,9 +202,31 @@ impl Poller {
         Ok(Then::GoOn)
     }
 
+    /// A page came. All is well unless one of the readers has a window that it cannot read.
+    pub(super) async fn page_came(&mut self) -> Result<(), store::Error> {
+        if self.readers.iter().all(|reading| !reading.hold.is_on()) {
+            return self.recovered().await;
+        }
+        if self.health.state() == State::Blocked {
+            self.health.turn_to(State::Retrying, None);
+        }
+        self.remember().await
+    }
+
+    /// A window was drained, or there is room again.
     pub(super) async fn recovered(&mut self) -> Result<(), store::Error> {
+        let throttled = self.told.throttled && self.pace().is_slow();
+        let is_held = self.readers.iter().any(|reading| reading.hold.is_on());
+        let was_told = self.told;
+        let unreadable = is_held && was_told.unreadable;
+        self.told = Told { throttled, unreadable, ..Told::default() };
+        if is_held {
+            return self.remember().await;
+        }
         if let Some((was, lasted)) = self.health.works() {
-            info!(%was, ?lasted, "Source works again.");
+            if was_told.retry || was_told.blocked || was_told.unreadable || was == State::Paused {
+                info!(%was, ?lasted, "Source works again.");
+            }
         }
         self.remember().await
     }
@@ -131,17 +234,18 @@ impl Poller {
     /// Asks the server for the time until it has come to where the events were read.
     pub(super) async fn ahead_of_server(&mut self, now: Millis) -> Result<Then, store::Error> {
         let end = now.div_euclid(1000);
-        let task = Task { sweep: 0, window: Window { start: end - 1, end } };
+        let task = Task { reader: HEAD, window: Window { start: end - 1, end } };
         let mut pass = Pass::new(task, now, self.source.token_scope());
-        match self.fetch(task.window, None).await {
+        match self.fetch(task, None).await {
             None => return Ok(Then::End(End::Stopped)),
             Some(Err(err)) => {
                 let then = self.failed(pass, err).await;
-                self.suspended[0] = None;
+                self.reading_mut(HEAD).suspended = None;
                 return then;
             }
             Some(Ok((response, _))) => self.tell_time(&mut pass, &response),
         }
+        self.reading_mut(HEAD).hold.end();
         let until = rfc3339(self.plan.watermark(0));
         let error = format!(
             "events were read up to {until}, which the server's clock has not come to: one of its answers told the time wrong"
@@ -166,13 +270,14 @@ impl Poller {
         }
         let mut settled = self.store.settled();
         self.turn_to(State::Paused, None).await?;
-        // What was settled before the doorbell was taken up.
-        if self.store.make_room(self.settings.spool_max).await? {
-            return Ok(());
-        }
-        tokio::select! {
-            _ = settled.changed() => {}
-            _ = self.stop.wait_for(|stop| *stop) => {}
+        // Some more than the next page needs, or a full spool would be told of page by page.
+        let most = self.settings.spool_max.get();
+        let enough = Bytes::new(most - most / 8);
+        while !*self.stop.borrow() && !self.store.make_room(enough).await? {
+            tokio::select! {
+                _ = settled.changed() => {}
+                _ = self.stop.wait_for(|stop| *stop) => {}
+            }
         }
         Ok(())
     }

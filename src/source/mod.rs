@@ -97,6 +97,14 @@ pub enum FetchError {
         /// What went wrong.
         source: BoxError,
     },
+    /// The same, for it was asked too often: ask slower from now on.
+    #[error("{source}")]
+    Throttled {
+        /// What the server asked us to wait.
+        after: Option<Duration>,
+        /// What it answered.
+        source: BoxError,
+    },
     /// Start again, as a new pass.
     #[error("the page token has expired: {source}")]
     PageExpired {
@@ -134,6 +142,20 @@ pub trait Source: Send + Sync {
 
     /// Splits a body into records and finds the next page. Pure.
     fn split(&self, response: &Response) -> Result<Page, FetchError>;
+
+    /// The numbers of records at which an answer may have been cut without a word.
+    fn page_caps(&self) -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// Finds out whether the only page of a window of one second, as full as pages get, is whole.
+    ///
+    /// # Errors
+    /// [`FetchError::Violation`] when the API cuts answers and does not say so.
+    async fn confirm_end(&self, window: Window) -> Result<(), FetchError> {
+        let _ = window;
+        Ok(())
+    }
 
     /// What a page token is bound to: host, preset and page size. A token is resumed only while
     /// this stays the same.

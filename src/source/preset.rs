@@ -115,6 +115,9 @@ pub struct Response {
     pub token: Pointer,
     /// Whether there is a next page; without it the token decides.
     pub has_more: Option<Pointer>,
+    /// The numbers of records at which an answer may end without a word that there is more.
+    #[serde(default)]
+    pub caps: Vec<usize>,
 }
 
 /// Where things are in a record.
@@ -258,24 +261,47 @@ impl ErrorRule {
 fn seconds(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => number.as_u64(),
-        Value::String(text) => text.trim().parse().ok().or_else(|| seconds_in(text)),
+        Value::String(text) => number(text.trim()).or_else(|| seconds_in(text)),
         _ => None,
     }
 }
 
 /// The span named in a sentence such as `Try again in 2 minutes.`
 fn seconds_in(text: &str) -> Option<u64> {
-    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
-    words.windows(2).find_map(|pair| {
-        let number: u64 = pair[0].parse().ok()?;
-        let unit = match pair[1].to_ascii_lowercase().as_str() {
+    let text = text.to_ascii_lowercase();
+    let words = words(&text);
+    let named = words.windows(2).filter_map(|pair| {
+        let number = number(pair[0])?;
+        let unit = match pair[1] {
             "s" | "sec" | "secs" | "second" | "seconds" => 1,
             "min" | "mins" | "minute" | "minutes" => 60,
             "hour" | "hours" => 3600,
             _ => return None,
         };
-        number.checked_mul(unit)
-    })
+        Some(number.saturating_mul(unit))
+    });
+    named.reduce(u64::saturating_add)
+}
+
+/// Numbers and words, be there a space between them or not.
+fn words(text: &str) -> Vec<&str> {
+    let kind = |c: char| (c.is_ascii_digit(), c.is_ascii_alphabetic());
+    let mut words = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let end = rest.find(|c| kind(c) != kind(first)).unwrap_or(rest.len());
+        if first.is_ascii_alphanumeric() {
+            words.push(&rest[..end]);
+        }
+        rest = &rest[end..];
+    }
+    words
+}
+
+/// A number, however large.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -296,6 +322,12 @@ mod tests {
             (r#"[{"error":"throttled","message":"try again in 2 minutes"}]"#, retry(Some(120))),
             (r#"{"result_code":"throttled","retry_after":"9"}"#, retry(Some(9))),
             (r#"{"result_code":"throttled","retry_after":9}"#, retry(Some(9))),
+            (r#"{"error":"throttled","message":"wait 5s"}"#, retry(Some(5))),
+            (r#"{"error":"throttled","message":"1 minute and 30 seconds"}"#, retry(Some(90))),
+            (
+                r#"{"error":"throttled","message":"wait 99999999999999999999 seconds"}"#,
+                retry(Some(u64::MAX)),
+            ),
             ("Throttled", retry(None)),
             (r#"{"error":"access_denied"}"#, Some((Reaction::Blocked, None))),
             ("", Some((Reaction::Blocked, None))),

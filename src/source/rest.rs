@@ -5,15 +5,14 @@
 
 use std::num::NonZeroU32;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Url};
-use serde_json::Value;
 use tracing::warn;
 
-use super::preset::{Place, Preset, Reaction};
+use super::preset::{Place, Preset};
 use super::records::{self, Shape, TimeFormat, Violation};
 use super::{FetchError, Page, Response, Source};
 use crate::event::Repeats;
@@ -22,6 +21,7 @@ use crate::position::{PageToken, Second, Window, rfc3339};
 use crate::secret::{self, Secret, redact};
 
 mod config;
+mod refusal;
 
 pub use config::Config;
 
@@ -64,6 +64,8 @@ pub struct RestSource {
     /// Read again after the API has refused it.
     secret: Mutex<Option<Secret>>,
     limit_refused: AtomicBool,
+    /// How many records a page of a single second may hold; fewer once they were too large.
+    second_limit: AtomicU32,
 }
 
 impl RestSource {
@@ -89,6 +91,7 @@ impl RestSource {
             shape: preset.shape(),
             secret: Mutex::new(Some(token.read()?)),
             limit_refused: AtomicBool::new(false),
+            second_limit: AtomicU32::new(config.page_size.get()),
             page_size: config.page_size,
             preset,
             base,
@@ -105,6 +108,31 @@ impl RestSource {
     /// How its records repeat.
     pub fn repeats(&self) -> Repeats {
         self.preset.repeats()
+    }
+
+    /// How many records to ask for; none when the API is not to be told.
+    fn limit(&self, window: Window) -> Option<u32> {
+        let takes_one =
+            self.preset.request.limit.is_some() && !self.limit_refused.load(Ordering::Relaxed);
+        let limit = match window.seconds() {
+            1 => self.second_limit.load(Ordering::Relaxed),
+            _ => self.page_size.get(),
+        };
+        takes_one.then_some(limit)
+    }
+
+    /// A window of one second cannot be halved, but fewer records of it can be asked for at once.
+    fn too_much(&self, window: Window, page: Option<&PageToken>, err: FetchError) -> FetchError {
+        let limit = self.limit(window).filter(|limit| window.seconds() == 1 && *limit > 1);
+        let (Some(limit), FetchError::TooMuch { source }) = (limit, &err) else { return err };
+        self.second_limit.store(limit / 2, Ordering::Relaxed);
+        warn!(page_size = limit / 2, error = %source, "One second is too much for a page; asks for smaller ones.");
+        // A token is bound to the page size that it was made for.
+        let source = source.to_string().into();
+        match page {
+            Some(_) => FetchError::PageExpired { source },
+            None => FetchError::Retry { after: None, source },
+        }
     }
 
     async fn secret(&self) -> Result<Secret, FetchError> {
@@ -130,7 +158,7 @@ impl RestSource {
         &self,
         window: Window,
         page: Option<&PageToken>,
-        limit: bool,
+        limit: Option<u32>,
     ) -> Result<Answer, FetchError> {
         let secret = self.secret().await?;
         let (url, headers) = self.request(window, page, limit, &secret)?;
@@ -155,7 +183,7 @@ impl RestSource {
         &self,
         window: Window,
         page: Option<&PageToken>,
-        limit: bool,
+        limit: Option<u32>,
         secret: &Secret,
     ) -> Result<(Url, HeaderMap), FetchError> {
         let request = &self.preset.request;
@@ -170,8 +198,8 @@ impl RestSource {
             (request.start.place, &request.start.name, start),
             (request.end.place, &request.end.name, end),
         ];
-        if let Some(parameter) = request.limit.as_ref().filter(|_| limit) {
-            parameters.push((parameter.place, &parameter.name, self.page_size.to_string()));
+        if let Some((parameter, limit)) = request.limit.as_ref().zip(limit) {
+            parameters.push((parameter.place, &parameter.name, limit.to_string()));
         }
         if let Some(token) = page {
             parameters.push((request.token.place, &request.token.name, token.0.clone()));
@@ -189,43 +217,6 @@ impl RestSource {
         insert(&mut headers, "accept", "application/json", false)?;
         Ok((url, headers))
     }
-
-    /// What a status other than 200 means.
-    fn refusal(&self, answer: &Answer, with_token: bool) -> FetchError {
-        let text = format!(
-            "GET {}: {}{}",
-            self.preset.request.path,
-            status_text(answer.status),
-            said(&answer.body).map(|said| format!(": {said}")).unwrap_or_default()
-        );
-        let rule = self.preset.rule(answer.status, with_token, &answer.body);
-        let by_default = match answer.status {
-            204 | 408 | 425 | 429 | 500..=599 => Reaction::Retry,
-            _ => Reaction::Blocked,
-        };
-        let text = redact(&text);
-        match rule.map_or(by_default, |rule| rule.then) {
-            Reaction::Retry => {
-                let said = rule.and_then(|rule| rule.wait(&answer.body));
-                let hint = rule.and_then(|rule| rule.hint.as_deref());
-                let source = hint.map_or_else(|| text.clone(), |hint| format!("{text} ({hint})"));
-                FetchError::Retry { after: said.max(answer.retry_after), source: source.into() }
-            }
-            Reaction::Expired => FetchError::PageExpired { source: text.into() },
-            Reaction::TooMuch => {
-                let hint = rule.and_then(|rule| rule.hint.as_deref());
-                let source = hint.map_or_else(|| text.clone(), |hint| format!("{text} ({hint})"));
-                FetchError::TooMuch { source: source.into() }
-            }
-            Reaction::Blocked => {
-                // The operator may have put a new one there meanwhile.
-                self.secret.lock().expect("no panic while held").take();
-                let hint =
-                    rule.and_then(|rule| rule.hint.clone()).or_else(|| default_hint(answer.status));
-                FetchError::Blocked { source: text.into(), hint }
-            }
-        }
-    }
 }
 
 #[async_trait]
@@ -235,11 +226,14 @@ impl Source for RestSource {
         window: Window,
         page: Option<&PageToken>,
     ) -> Result<Response, FetchError> {
-        let limit =
-            self.preset.request.limit.is_some() && !self.limit_refused.load(Ordering::Relaxed);
-        let mut answer = self.ask(window, page, limit).await?;
-        if answer.status == 400 && page.is_none() && limit {
-            let without = self.ask(window, page, false).await?;
+        let limit = self.limit(window);
+        let asked = self.ask(window, page, limit).await;
+        let mut answer = match asked {
+            Err(err @ FetchError::TooMuch { .. }) => return Err(self.too_much(window, page, err)),
+            asked => asked?,
+        };
+        if answer.status == 400 && page.is_none() && limit.is_some() {
+            let without = self.ask(window, page, None).await?;
             if without.status == 200 {
                 self.limit_refused.store(true, Ordering::Relaxed);
                 warn!(page_size = self.page_size, "The API refuses the page size; it is left out.");
@@ -249,8 +243,7 @@ impl Source for RestSource {
         if answer.status != 200 {
             return Err(self.refusal(&answer, page.is_some()));
         }
-        let Answer { body, date, elapsed, content_type, .. } = answer;
-        Ok(Response { body, date, elapsed, content_type })
+        Ok(answer.into())
     }
 
     fn split(&self, response: &Response) -> Result<Page, FetchError> {
@@ -276,10 +269,45 @@ impl Source for RestSource {
     }
 
     fn token_scope(&self) -> String {
-        let limit =
-            if self.limit_refused.load(Ordering::Relaxed) { 0 } else { self.page_size.get() };
-        format!("{} {} {limit}", self.base, self.preset.name)
+        let refused = self.limit_refused.load(Ordering::Relaxed);
+        let limit = if refused { 0 } else { self.page_size.get() };
+        let second = self.second_limit.load(Ordering::Relaxed);
+        // Only once it differs, so that a token of another run fits as well.
+        let second =
+            if second == self.page_size.get() { String::new() } else { format!(" {second}") };
+        format!("{} {} {limit}{second}", self.base, self.preset.name)
     }
+
+    fn page_caps(&self) -> Vec<usize> {
+        let limit = self.preset.request.limit.as_ref().map(|_| self.page_size.get() as usize);
+        self.preset.response.caps.iter().copied().chain(limit).collect()
+    }
+
+    async fn confirm_end(&self, window: Window) -> Result<(), FetchError> {
+        let Some(limit) = self.limit(window) else { return Err(cut()) };
+        // Asked for one less, an API that pages says that there is more.
+        let less = if limit > 1 { limit - 1 } else { 2 };
+        let answer = self.ask(window, None, Some(less)).await?;
+        if answer.status != 200 {
+            return Err(self.refusal(&answer, false));
+        }
+        let page = self.split(&Response::from(answer))?;
+        let count = page.records.len() + page.bad.len();
+        let is_full = count == less as usize || self.page_caps().contains(&count);
+        if page.next.is_none() && is_full { Err(cut()) } else { Ok(()) }
+    }
+}
+
+impl From<Answer> for Response {
+    fn from(answer: Answer) -> Self {
+        let Answer { body, date, elapsed, content_type, .. } = answer;
+        Self { body, date, elapsed, content_type }
+    }
+}
+
+fn cut() -> FetchError {
+    let source = "one second fills a whole page, and the API gives no token for more: it cuts its answers without a word";
+    FetchError::Violation { source: source.into() }
 }
 
 fn instant(second: Second, format: TimeFormat) -> String {
@@ -306,35 +334,4 @@ fn insert(
     value.set_sensitive(is_secret);
     headers.insert(key, value);
     Ok(())
-}
-
-fn status_text(status: u16) -> String {
-    let reason =
-        reqwest::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
-    reason.map_or_else(|| status.to_string(), |reason| format!("{status} {reason}"))
-}
-
-fn default_hint(status: u16) -> Option<String> {
-    (300..400).contains(&status).then(|| {
-        "redirects are not followed, for they would carry the token to another host: check `base_url`"
-            .to_owned()
-    })
-}
-
-/// What a refusal says for itself, shortened. Not the body of a good answer: that holds events.
-fn said(body: &[u8]) -> Option<String> {
-    const MOST_CHARS: usize = 200;
-    let text = String::from_utf8_lossy(&body[..body.len().min(64 << 10)]);
-    let text = text.trim();
-    if text.starts_with('<') {
-        return Some("an HTML page".into());
-    }
-    let json: Option<Value> = serde_json::from_str(text).ok();
-    let named = ["/message", "/error", "/0/message", "/0/error", "/error_description", "/detail"];
-    let found = json.as_ref().and_then(|json| {
-        named.iter().find_map(|pointer| json.pointer(pointer).and_then(Value::as_str))
-    });
-    // Before it is shortened: a part of a secret is not known as one.
-    let said: String = redact(found.unwrap_or(text)).chars().take(MOST_CHARS).collect();
-    (!said.is_empty()).then_some(said)
 }

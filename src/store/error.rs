@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::event::Seq;
+use crate::position::Second;
 
 /// Why an operation on the store failed. A clone goes to each caller that shared a commit.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -81,6 +82,12 @@ pub enum Error {
     /// The file system has no room left. Nothing is lost; the operation may be tried again.
     #[error("write to the database: no space left on the file system")]
     Full,
+    /// A backfill would read events again of which it is no longer known that they were read.
+    #[error("read again from before {}: events of that time are no longer remembered, and would be delivered a second time", crate::position::rfc3339(*until))]
+    Forgotten {
+        /// From here on all are remembered.
+        until: Second,
+    },
     /// A page of the spool does not decode.
     #[error("read the spool: the page that begins with event {seq} is damaged")]
     Damaged {
@@ -121,6 +128,10 @@ impl Error {
             Self::Foreign { .. } => "choose another `state.dir`, or move the file away".into(),
             Self::Full => "free some space; siemferry goes on by itself".into(),
             Self::Damaged { .. } => "restore the state directory from a backup, or move it away: the API is then read again from `start`".into(),
+            Self::Forgotten { until } => format!(
+                "begin at {}, or add `--again` to have them delivered again, each with the same `uid`",
+                crate::position::rfc3339(until + 1)
+            ),
             Self::Io { source, path, .. } => return io_hint(source.kind(), path),
             _ => return None,
         };

@@ -18,6 +18,7 @@ use crate::units::{Bytes, Span};
 mod directory;
 mod error;
 pub mod inspect;
+pub mod requests;
 mod schema;
 pub mod seen;
 pub mod sinks;
@@ -91,6 +92,8 @@ struct Inner {
     moved: watch::Sender<u64>,
     /// Rung at each settle: the pollers' doorbell when the spool was full.
     settled: watch::Sender<u64>,
+    /// Rung when another process has written to the database.
+    requests: watch::Sender<u64>,
     /// Signed, for a page may be pruned before the one who committed it has counted it.
     spool_bytes: AtomicI64,
     /// The sinks of this run; only these pin pages of the spool.
@@ -126,6 +129,7 @@ impl Store {
             committed: watch::Sender::new(last),
             moved: watch::Sender::new(0),
             settled: watch::Sender::new(0),
+            requests: watch::Sender::new(0),
             spool_bytes: AtomicI64::new(bytes.cast_signed()),
             sinks: Mutex::default(),
             _lock: lock,
@@ -145,6 +149,11 @@ impl Store {
     /// Rings when events are settled.
     pub fn settled(&self) -> watch::Receiver<u64> {
         self.0.settled.subscribe()
+    }
+
+    /// Rings when the command line may have asked for something.
+    pub fn requests(&self) -> watch::Receiver<u64> {
+        self.0.requests.subscribe()
     }
 
     /// How many bytes of pages the spool holds.

@@ -32,6 +32,9 @@ CREATE TABLE sources (
     state TEXT NOT NULL DEFAULT 'ok',
     last_error TEXT,
     skew_ms INTEGER NOT NULL DEFAULT 0,
+    -- All before this second may be forgotten; what was never asked for, before that one, was not.
+    forgotten INTEGER,
+    read_from INTEGER,
     events INTEGER NOT NULL DEFAULT 0,
     repeats INTEGER NOT NULL DEFAULT 0,
     late INTEGER NOT NULL DEFAULT 0
@@ -46,11 +49,12 @@ CREATE TABLE sweeps (
     PRIMARY KEY (source, age_ms)
 ) STRICT, WITHOUT ROWID;
 
--- One reading of one window; age_ms is null for a backfill.
+-- One reading of one window, by the sweep of an age or for a request.
 CREATE TABLE passes (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     source INTEGER NOT NULL REFERENCES sources (id) ON DELETE CASCADE,
     age_ms INTEGER,
+    request INTEGER REFERENCES requests (id) ON DELETE CASCADE,
     window_start INTEGER NOT NULL,
     window_end INTEGER NOT NULL,
     begun_at INTEGER NOT NULL,
@@ -110,14 +114,20 @@ CREATE TABLE dead_letters (
     at INTEGER NOT NULL
 ) STRICT;
 
--- What the command line asks of the daemon.
+-- What the command line asks of the daemon, and how far that has come.
 CREATE TABLE requests (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     verb TEXT NOT NULL,
-    arguments TEXT NOT NULL,
+    target TEXT NOT NULL,
+    window_start INTEGER,
+    window_end INTEGER,
+    position INTEGER,
     asked_at INTEGER NOT NULL,
+    begun_at INTEGER,
+    ended_at INTEGER,
     state TEXT NOT NULL DEFAULT 'waiting',
-    answer TEXT
+    events INTEGER NOT NULL DEFAULT 0,
+    repeats INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 ";
 
@@ -145,6 +155,18 @@ pub fn open_writer(path: &Path) -> Result<Connection, Error> {
     create(&conn)?;
     assert_pragmas(&conn)?;
     conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+/// Opens a connection that may write beside the daemon's.
+pub fn open_beside(path: &Path) -> Result<Connection, Error> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.busy_timeout(Duration::from_secs(5))?;
+    refuse_foreign(&conn, path)?;
+    conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
     Ok(conn)
 }
 

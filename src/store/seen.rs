@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest as _, Sha256};
 
-use super::SourceId;
+use super::{SourceId, requests};
 use crate::event::{Digest, Paging, Repeats, Uid};
 use crate::position::{PassId, Second};
 
@@ -206,12 +206,20 @@ pub fn expire(conn: &Connection, source: SourceId, most: u32) -> rusqlite::Resul
         |row| row.get(0),
     )?;
     let Some(watermark) = watermark else { return Ok(0) };
+    let asked = requests::earliest_left(conn, source)?.unwrap_or(watermark);
     // Requests reach one second below their window.
-    let below = start.unwrap_or(watermark).min(watermark) - 1;
-    conn.execute(
+    let below = start.unwrap_or(watermark).min(watermark).min(asked) - 1;
+    let gone = conn.execute(
         "DELETE FROM seen WHERE (source, second, digest) IN (
              SELECT source, second, digest FROM seen
              WHERE source = ?1 AND second < ?2 AND pass < ?3 LIMIT ?4)",
         params![source, below, pass.unwrap_or(PassId::MAX), most],
-    )
+    )?;
+    if gone > 0 {
+        conn.execute(
+            "UPDATE sources SET forgotten = max(coalesce(forgotten, ?2), ?2) WHERE id = ?1",
+            params![source, below],
+        )?;
+    }
+    Ok(gone)
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::requests::{self, RequestId};
 use super::{Error, SourceId, Store, seen};
 use crate::event::Millis;
 use crate::position::{PageToken, Second, Window};
 
 mod commit;
 
-pub use commit::{Committed, Origin, PageCommit};
+pub use commit::{Committed, Drained, Origin, PageCommit};
 
 /// How many records are forgotten in one transaction at most.
 pub const EXPIRED_AT_ONCE: u32 = 20_000;
@@ -39,11 +40,20 @@ pub struct StoredSweep {
     pub read_at: Option<Millis>,
 }
 
+/// Who makes a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// The sweep that trails the clock by this; 0 is the head.
+    Sweep(Millis),
+    /// A backfill.
+    Backfill(RequestId),
+}
+
 /// A pass that was begun and not finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredPass {
     /// Whose it is.
-    pub age: Millis,
+    pub reader: Reader,
     /// What it reads.
     pub window: Window,
     /// When it began, by the server's clock.
@@ -136,6 +146,7 @@ fn register(
             params![id, gone.age],
         )?;
     }
+    requests::end_passes(conn)?;
     let sweeps = stored_sweeps(conn, id)?;
     Ok(Registered { id, skew, sweeps, unfinished: unfinished(conn, id)? })
 }
@@ -152,17 +163,22 @@ fn stored_sweeps(conn: &Connection, id: SourceId) -> Result<Vec<StoredSweep>, Er
 
 fn unfinished(conn: &Connection, id: SourceId) -> Result<Vec<StoredPass>, Error> {
     let mut select = conn.prepare_cached(
-        "SELECT age_ms, window_start, window_end, begun_at, scope, token FROM passes
-         WHERE source = ?1 AND finished_at IS NULL AND age_ms IS NOT NULL AND token IS NOT NULL
+        "SELECT age_ms, request, window_start, window_end, begun_at, scope, token FROM passes
+         WHERE source = ?1 AND finished_at IS NULL AND token IS NOT NULL
          ORDER BY id DESC",
     )?;
     let rows = select.query_map(params![id], |row| {
+        let request: Option<RequestId> = row.get(1)?;
+        let reader = match request {
+            Some(request) => Reader::Backfill(request),
+            None => Reader::Sweep(row.get(0)?),
+        };
         Ok(StoredPass {
-            age: row.get(0)?,
-            window: Window { start: row.get(1)?, end: row.get(2)? },
-            begun_at: row.get(3)?,
-            scope: row.get(4)?,
-            token: PageToken(row.get(5)?),
+            reader,
+            window: Window { start: row.get(2)?, end: row.get(3)? },
+            begun_at: row.get(4)?,
+            scope: row.get(5)?,
+            token: PageToken(row.get(6)?),
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use siemferry::event::{Digest, Millis, Page, Paging, Record, Repeats, Seq, Uid};
 use siemferry::position::{PageToken, PassId, Second, Window};
 use siemferry::store::seen::Counts;
-use siemferry::store::sources::{Origin, PageCommit, StoredSweep};
+use siemferry::store::sources::{Drained, Origin, PageCommit, Reader, StoredSweep};
 use siemferry::store::{self, Config, Error, Store};
 use tempfile::TempDir;
 
@@ -180,7 +180,7 @@ impl Reading {
         PageCommit {
             origin: Arc::clone(&self.origin),
             pass: self.pass,
-            age: self.age,
+            reader: Reader::Sweep(self.age),
             window: self.window,
             begun_at: self.now,
             scope: "scope".into(),
@@ -189,7 +189,7 @@ impl Reading {
             fetched_at: self.now,
             skew: 0,
             now: self.now,
-            drained,
+            drained: (!drained.is_empty()).then_some(Drained::Swept(drained)),
         }
     }
 

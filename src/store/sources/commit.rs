@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::StoredSweep;
+use super::{Reader, StoredSweep};
 use crate::event::{Digest, Millis, Page, Repeats, Seq};
-use crate::position::{PassId, Window};
+use crate::position::{PassId, Second, Window};
 use crate::store::seen::{self, Counts, Delta, Judge};
 use crate::store::spool::Builder;
-use crate::store::{Error, SourceId, Store, next_seq};
+use crate::store::{Error, SourceId, Store, next_seq, requests};
 
 /// What stays the same over all pages of a source.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ pub struct PageCommit {
     pub origin: Arc<Origin>,
     /// The pass it belongs to; none on its first page.
     pub pass: Option<PassId>,
-    /// The reader that makes the pass.
-    pub age: Millis,
+    /// Who makes the pass.
+    pub reader: Reader,
     /// What the pass reads.
     pub window: Window,
     /// When the pass began, by the server's clock.
@@ -54,8 +54,22 @@ pub struct PageCommit {
     pub skew: Millis,
     /// The server's time.
     pub now: Millis,
-    /// Where the watermarks go when this page drains the window.
-    pub drained: Vec<StoredSweep>,
+    /// What moves when this page drains the window; none when there are more.
+    pub drained: Option<Drained>,
+}
+
+/// How far a reader has come with a window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Where the watermarks go.
+    Swept(Vec<StoredSweep>),
+    /// How far the backfill has come, and whether that was all of it.
+    Filled {
+        /// All of its span before this second is read.
+        position: Second,
+        /// Nothing is left.
+        is_done: bool,
+    },
 }
 
 /// What became of a page.
@@ -113,9 +127,16 @@ fn commit_page(conn: &Connection, commit: &PageCommit) -> Result<Committed, Erro
     let events = u64::from(builder.count());
     let (last_seq, bytes) = spool_page(conn, commit, pass, builder)?;
     let records = (commit.page.records.len() + commit.page.bad.len()) as u64;
-    let late = if commit.age > 0 { events } else { 0 };
+    let late = if matches!(commit.reader, Reader::Sweep(1..)) { events } else { 0 };
     let repeats = records - events - bad;
     advance(conn, commit, pass, events)?;
+    if let Reader::Backfill(id) = commit.reader {
+        let position = match commit.drained {
+            Some(Drained::Filled { position, is_done }) => Some((position, is_done)),
+            _ => None,
+        };
+        requests::advance(conn, id, position, (events, repeats), commit.fetched_at)?;
+    }
     conn.prepare_cached(
         "UPDATE sources SET events = events + ?2, repeats = repeats + ?3, late = late + ?4,
          skew_ms = ?5 WHERE id = ?1",
@@ -135,24 +156,34 @@ fn begin_pass(conn: &Connection, commit: &PageCommit) -> Result<PassId, Error> {
     if let Some(pass) = commit.pass {
         return Ok(pass);
     }
+    let (age, request) = match commit.reader {
+        Reader::Sweep(age) => (Some(age), None),
+        Reader::Backfill(request) => (None, Some(request)),
+    };
     conn.prepare_cached(
-        "UPDATE passes SET finished_at = ?3, token = NULL
-         WHERE source = ?1 AND age_ms = ?2 AND finished_at IS NULL",
+        "UPDATE passes SET finished_at = ?4, token = NULL
+         WHERE source = ?1 AND age_ms IS ?2 AND request IS ?3 AND finished_at IS NULL",
     )?
-    .execute(params![commit.origin.id, commit.age, commit.now.div_euclid(1000)])?;
+    .execute(params![commit.origin.id, age, request, commit.now.div_euclid(1000)])?;
     conn.prepare_cached(
-        "INSERT INTO passes (source, age_ms, window_start, window_end, begun_at, scope)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO passes (source, age_ms, request, window_start, window_end, begun_at, scope)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
         commit.origin.id,
-        commit.age,
+        age,
+        request,
         commit.window.start,
         commit.window.end,
         commit.begun_at,
         commit.scope
     ])?;
-    Ok(conn.last_insert_rowid())
+    let pass = conn.last_insert_rowid();
+    conn.prepare_cached(
+        "UPDATE sources SET read_from = min(coalesce(read_from, ?2), ?2) WHERE id = ?1",
+    )?
+    .execute(params![commit.origin.id, commit.window.start])?;
+    Ok(pass)
 }
 
 fn admit_records(
@@ -234,14 +265,15 @@ fn spool_page(
 }
 
 fn advance(conn: &Connection, commit: &PageCommit, pass: PassId, events: u64) -> Result<(), Error> {
-    let finished = (!commit.drained.is_empty()).then(|| commit.now.div_euclid(1000));
+    let finished = commit.drained.is_some().then(|| commit.now.div_euclid(1000));
     let token = commit.page.next.as_ref().filter(|_| finished.is_none()).map(|token| &token.0);
     conn.prepare_cached(
         "UPDATE passes SET token = ?2, pages = pages + 1, events = events + ?3, finished_at = ?4
          WHERE id = ?1",
     )?
     .execute(params![pass, token, events.cast_signed(), finished])?;
-    for sweep in &commit.drained {
+    let Some(Drained::Swept(sweeps)) = &commit.drained else { return Ok(()) };
+    for sweep in sweeps {
         let moved = conn
             .prepare_cached(
                 "UPDATE sweeps SET watermark = ?3, read_at = ?4

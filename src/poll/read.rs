@@ -1,0 +1,232 @@
+//! Reads one window, page by page.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::pass::Pass;
+use super::plan::{HEAD, Reader, Task};
+use super::{Fetched, Poller, Then};
+use crate::event::{Millis, Page};
+use crate::position::{PageToken, Window};
+use crate::source::{FetchError, Response};
+use crate::store::sources::{self, Drained, PageCommit};
+use crate::store::{self, wall_clock};
+
+/// A pass that takes more pages than this reads half as much.
+const MOST_PAGES: u64 = 10_000;
+
+impl Poller {
+    /// Reads a window from the pass's next page to its last.
+    pub(super) async fn drain(&mut self, mut pass: Pass) -> Result<Then, store::Error> {
+        let begun = Instant::now();
+        let mut fetched = self.fetch(pass.task, pass.token.as_ref()).await;
+        loop {
+            let (response, page) = match fetched {
+                Some(Ok(fetched)) => fetched,
+                Some(Err(err)) => return self.failed(pass, err).await,
+                None => return Ok(Then::End(super::End::Stopped)),
+            };
+            self.pace().went_well();
+            self.tell_time(&mut pass, &response);
+            drop(response);
+            if let Some(seen) = pass.objection(&page) {
+                return self.failed(pass, FetchError::Violation { source: seen.into() }).await;
+            }
+            self.caps.learn(&page);
+            let next = page.next.clone();
+            if next.is_none() && self.caps.is_suspect(&page) {
+                match self.judge_full_page(&pass).await {
+                    Some(Ok(())) => {}
+                    Some(Err(err)) => return self.failed(pass, err).await,
+                    None => return Ok(Then::GoOn),
+                }
+            }
+            self.page_came().await?;
+            let commit = self.commit(&pass, page);
+            let Some(token) = next else {
+                return self.finish(pass, commit, begun).await;
+            };
+            let goes_on = !self.makes_way(&pass);
+            let ahead =
+                async { if goes_on { self.fetch(pass.task, Some(&token)).await } else { None } };
+            let (committed, ahead) = tokio::join!(self.store.commit_page(commit), ahead);
+            match committed {
+                Ok(committed) => pass.absorb(committed, Some(token)),
+                Err(err) => return self.not_committed(pass, err).await,
+            }
+            debug!(window = %pass.task.window, events = pass.tally.events, repeats = pass.tally.repeats,
+                late = pass.tally.late, "Page committed.");
+            if !goes_on || self.store.spool_bytes() >= self.settings.spool_max.get() {
+                return Ok(self.pass_over(pass));
+            }
+            fetched = ahead;
+        }
+    }
+
+    /// True when a pass is to stop behind this page: for the newest events, which come first, or
+    /// because it has grown too long.
+    fn makes_way(&self, pass: &Pass) -> bool {
+        let now = self.planning_time();
+        let head = pass.task.reader != HEAD && self.plan.head_is_due(now, self.eager(now));
+        head && self.reading(HEAD).hold.is_over() || self.is_too_long(pass)
+    }
+
+    fn is_too_long(&self, pass: &Pass) -> bool {
+        pass.tally.pages + 1 >= MOST_PAGES && pass.task.window.seconds() > 1
+    }
+
+    /// Keeps a pass to be gone on with, unless it has grown too long.
+    fn pass_over(&mut self, pass: Pass) -> Then {
+        self.turn = HEAD;
+        if pass.tally.pages >= MOST_PAGES && self.plan.halve(pass.task) {
+            info!(window = %pass.task.window, pages = pass.tally.pages, "Halves a window of too many pages.");
+        } else {
+            self.suspend(pass);
+        }
+        Then::GoOn
+    }
+
+    /// A last page that is as full as pages get may have been cut: half the window holds less. None
+    /// when that is read instead.
+    async fn judge_full_page(&mut self, pass: &Pass) -> Option<Result<(), FetchError>> {
+        let window = pass.task.window;
+        if self.plan.halve(pass.task) {
+            debug!(%window, "Halves a window that ends with a full page.");
+            self.turn = pass.task.reader;
+            return None;
+        }
+        // One second: an API that is known to tell of further pages would have told.
+        if self.caps.pages() { Some(Ok(())) } else { Some(self.source.confirm_end(window).await) }
+    }
+
+    /// Commits the last page of a window, and with it the watermarks.
+    async fn finish(
+        &mut self,
+        mut pass: Pass,
+        mut commit: PageCommit,
+        begun: Instant,
+    ) -> Result<Then, store::Error> {
+        let Task { reader, window } = pass.task;
+        let begun_at = pass.begun_at.unwrap_or(pass.planned_at);
+        let drained = match reader {
+            Reader::Sweep(index) => {
+                Drained::Swept(self.plan.moves(index, window, begun_at, pass.is_whole))
+            }
+            Reader::Backfill => self.filled(window),
+        };
+        commit.drained = Some(drained.clone());
+        match self.store.commit_page(commit).await {
+            Ok(committed) => pass.absorb(committed, None),
+            Err(err) => return self.not_committed(pass, err).await,
+        }
+        match (reader, &drained) {
+            (Reader::Sweep(index), Drained::Swept(moves)) => {
+                self.plan.moved(index, window, moves, pass.planned_at);
+            }
+            _ => self.has_filled(window),
+        }
+        self.turn = HEAD;
+        self.reading_mut(reader).hold.end();
+        self.recovered().await?;
+        let tally = pass.tally;
+        let elapsed = begun.elapsed();
+        if tally.events > 0 {
+            info!(%window, events = tally.events, repeats = tally.repeats, late = tally.late,
+                pages = tally.pages, ?elapsed, "Window read.");
+        } else {
+            debug!(%window, repeats = tally.repeats, ?elapsed, "Window read.");
+        }
+        self.expire().await?;
+        Ok(Then::GoOn)
+    }
+
+    fn commit(&self, pass: &Pass, page: Page) -> PageCommit {
+        let fetched_at = wall_clock();
+        let now = self.clock.now();
+        let reader = match (pass.task.reader, self.backfill) {
+            (Reader::Sweep(index), _) => sources::Reader::Sweep(self.plan.age(index)),
+            (Reader::Backfill, id) => sources::Reader::Backfill(
+                id.expect("the plan reads a backfill only while there is one"),
+            ),
+        };
+        PageCommit {
+            origin: Arc::clone(&self.origin),
+            pass: pass.id,
+            reader,
+            window: pass.task.window,
+            begun_at: pass.begun_at.unwrap_or(pass.planned_at),
+            scope: pass.scope.clone(),
+            counts: pass.counts.clone(),
+            page,
+            fetched_at,
+            skew: self.clock.skew(fetched_at),
+            now,
+            drained: None,
+        }
+    }
+
+    /// Asks for a page and splits it, no faster than the API allows; none when told to stop
+    /// meanwhile.
+    pub(super) async fn fetch(&self, task: Task, token: Option<&PageToken>) -> Option<Fetched> {
+        let mut stop = self.stop.clone();
+        let fetch = async {
+            let next = self.pace().next();
+            tokio::time::sleep_until(next).await;
+            self.pace().asked();
+            self.source.fetch(task.window, token).await
+        };
+        let fetched = tokio::select! {
+            fetched = fetch => fetched,
+            _ = stop.wait_for(|stop| *stop) => return None,
+        };
+        let split = |response| self.source.split(&response).map(|page| (response, page));
+        Some(fetched.and_then(split))
+    }
+
+    pub(super) fn tell_time(&mut self, pass: &mut Pass, response: &Response) {
+        let sent = self.observe(response);
+        self.start = self.start.or(Some(self.clock.at(self.started)));
+        // A resumed pass began with its first page, before the stop.
+        pass.begun_at = pass.begun_at.or(Some(sent.unwrap_or(pass.planned_at)));
+    }
+
+    fn observe(&mut self, response: &Response) -> Option<Millis> {
+        let Some(date) = response.date else {
+            if !self.dateless {
+                self.dateless = true;
+                warn!("The API tells no time; this machine's clock must be right.");
+            }
+            return None;
+        };
+        let before = self.clock.now();
+        let sent = self.clock.observe(date, response.elapsed);
+        let moved = self.clock.now() - before;
+        if moved.abs() > 60_000 {
+            warn!(seconds = moved / 1000, "The server's clock is not where it was expected.");
+        }
+        Some(sent)
+    }
+
+    /// Asks for the second before the watermark, for the sake of the server's clock alone.
+    pub(super) async fn probe(&mut self) -> Result<Then, store::Error> {
+        let end = self.plan.watermark(0);
+        let task = Task { reader: HEAD, window: Window { start: end - 1, end } };
+        let mut pass = Pass::new(task, self.clock.now(), self.source.token_scope());
+        match self.fetch(task, None).await {
+            None => Ok(Then::End(super::End::Stopped)),
+            Some(Err(err)) => {
+                let then = self.failed(pass, err).await;
+                self.reading_mut(HEAD).suspended = None;
+                then
+            }
+            Some(Ok((response, _))) => {
+                self.tell_time(&mut pass, &response);
+                self.page_came().await?;
+                self.reading_mut(HEAD).hold.end();
+                Ok(Then::GoOn)
+            }
+        }
+    }
+}
