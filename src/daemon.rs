@@ -63,6 +63,7 @@ pub struct Daemon {
     spool_max: Bytes,
     spool_keep: Span,
     grace: Duration,
+    reopen: watch::Receiver<()>,
 }
 
 /// A source with what its poller needs to know.
@@ -145,7 +146,13 @@ impl Daemon {
             spool_max: config.spool.max_bytes,
             spool_keep: config.spool.keep,
             grace: config.shutdown.grace.duration(),
+            reopen: watch::channel(()).1,
         })
+    }
+
+    /// Has every sink open its file again whenever `asked` changes.
+    pub fn reopen_when(self, asked: watch::Receiver<()>) -> Self {
+        Self { reopen: asked, ..self }
     }
 
     /// The store, to look at beside the run.
@@ -190,7 +197,8 @@ impl Daemon {
             if registered.is_new {
                 info!(sink = name, from = ?config.from(), "New sink.");
             }
-            let orders = Orders { stop: halt.subscribe(), finish: finish.subscribe() };
+            let (stop, finish) = (halt.subscribe(), finish.subscribe());
+            let orders = Orders { stop, finish, reopen: self.reopen.clone() };
             let bookmark = registered.bookmark.take();
             let courier = Courier::new(
                 config.build(),

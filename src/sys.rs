@@ -5,11 +5,13 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 pub use imp::{
-    create_dir_private, effective_user, inode, is_network_fs, mode, no_follow, no_wait,
-    on_stop_signals, open_private, owner, set_mode, sync_dir,
+    create_dir_private, create_private, effective_user, inode, is_network_fs, mode, no_follow,
+    no_wait, on_reopen_signal, on_stop_signals, open_private, owner, rename_new, set_mode,
+    sync_dir,
 };
 
 /// Takes the exclusive lock of an open file; false when another process holds it.
@@ -26,6 +28,14 @@ pub fn lock(file: &File) -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Renames where the operating system itself does not look at what has the new name already.
+fn rename_unless_taken(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(to) {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => std::fs::rename(from, to),
+    }
 }
 
 #[cfg(unix)]
@@ -58,9 +68,21 @@ mod imp {
     }
 
     /// Calls `asked` at each SIGINT and SIGTERM, in a thread of its own.
-    pub fn on_stop_signals(mut asked: impl FnMut() + Send + 'static) -> io::Result<()> {
+    pub fn on_stop_signals(asked: impl FnMut() + Send + 'static) -> io::Result<()> {
         use signal_hook::consts::{SIGINT, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        on_signals(&[SIGINT, SIGTERM], asked)
+    }
+
+    /// Calls `asked` at each SIGHUP, in a thread of its own.
+    pub fn on_reopen_signal(asked: impl FnMut() + Send + 'static) -> io::Result<()> {
+        on_signals(&[signal_hook::consts::SIGHUP], asked)
+    }
+
+    fn on_signals(
+        signals: &[std::ffi::c_int],
+        mut asked: impl FnMut() + Send + 'static,
+    ) -> io::Result<()> {
+        let mut signals = signal_hook::iterator::Signals::new(signals)?;
         let listen = move || signals.forever().for_each(|_| asked());
         std::thread::Builder::new().name("signals".into()).spawn(listen)?;
         Ok(())
@@ -72,6 +94,11 @@ mod imp {
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
     }
 
+    /// Creates a file for its owner alone, to be written; fails when something has the name already.
+    pub fn create_private(path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    }
+
     /// Creates a directory, and its missing parents, for its owner alone; one that exists stays as
     /// it is.
     pub fn create_dir_private(path: &Path) -> io::Result<()> {
@@ -81,6 +108,24 @@ mod imp {
     /// Sets the permission bits of an open file or directory.
     pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
         file.set_permissions(Permissions::from_mode(mode))
+    }
+
+    /// Renames a file; fails when something has the new name already.
+    #[cfg(target_os = "linux")]
+    pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Not every file system knows how.
+            Err(Errno::INVAL | Errno::NOSYS) => super::rename_unless_taken(from, to),
+            renamed => Ok(renamed?),
+        }
+    }
+
+    /// Renames a file; fails when something has the new name already.
+    #[cfg(not(target_os = "linux"))]
+    pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+        super::rename_unless_taken(from, to)
     }
 
     /// Makes the names in a directory survive a power cut.
@@ -154,6 +199,21 @@ mod imp {
     /// Does nothing here: the process ends as the operating system ends it, which is safe.
     pub fn on_stop_signals(_: impl FnMut() + Send + 'static) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Does nothing here: there is no such signal.
+    pub fn on_reopen_signal(_: impl FnMut() + Send + 'static) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Creates a file to be written; fails when something has the name already.
+    pub fn create_private(path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).open(path)
+    }
+
+    /// Renames a file; fails when something has the new name already.
+    pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+        super::rename_unless_taken(from, to)
     }
 
     /// Opens a file for reading and writing, creating it where it is missing.
@@ -269,6 +329,22 @@ mod tests {
         set_mode(&file, 0o640).unwrap();
         assert_eq!(mode(&file).unwrap(), 0o640);
         sync_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_rename_takes_no_name_that_something_has() {
+        let home = tempfile::tempdir().unwrap();
+        let [from, free, taken] = ["from", "free", "taken"].map(|name| home.path().join(name));
+        std::fs::write(&from, "new").unwrap();
+        std::fs::write(&taken, "old").unwrap();
+
+        for rename in [rename_new, rename_unless_taken] {
+            let refused = rename(&from, &taken).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(std::fs::read(&taken).unwrap(), b"old");
+            rename(&from, &free).unwrap();
+            rename(&free, &from).unwrap();
+        }
     }
 
     #[cfg(unix)]

@@ -45,6 +45,8 @@ struct Inner {
     resumes: VecDeque<Holds>,
     attempts: Vec<(Instant, Vec<u8>)>,
     accepted: Vec<u8>,
+    /// What it was told besides.
+    told: Vec<&'static str>,
     /// Deliveries wait until this becomes true.
     gate: Option<watch::Receiver<bool>>,
 }
@@ -77,6 +79,10 @@ impl Destination {
     /// The numbers of each attempt.
     fn attempts(&self) -> Vec<Vec<Seq>> {
         self.0.lock().unwrap().attempts.iter().map(|(_, bytes)| numbers(bytes)).collect()
+    }
+
+    fn told(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap().told.clone()
     }
 
     fn attempted_at(&self) -> Vec<Instant> {
@@ -139,6 +145,18 @@ impl Sink for Destination {
             }),
         }
     }
+
+    async fn settled(&self) {
+        self.0.lock().unwrap().told.push("settled");
+    }
+
+    async fn reopen(&self) {
+        self.0.lock().unwrap().told.push("reopened");
+    }
+
+    async fn close(&self, in_a_hurry: bool) {
+        self.0.lock().unwrap().told.push(if in_a_hurry { "closed in a hurry" } else { "closed" });
+    }
 }
 
 fn failure() -> DeliveryError {
@@ -150,15 +168,18 @@ struct Run {
     task: JoinHandle<Result<End, store::Error>>,
     stop: watch::Sender<bool>,
     finish: watch::Sender<bool>,
+    reopen: watch::Sender<()>,
 }
 
 async fn start(store: &Store, name: &str, sink: &Destination, limits: BatchLimits) -> Run {
     let mut registered = store.register_sink(name, true).await.unwrap();
     let (stop, finish) = (watch::Sender::new(false), watch::Sender::new(false));
-    let orders = Orders { stop: stop.subscribe(), finish: finish.subscribe() };
+    let reopen = watch::Sender::new(());
+    let orders =
+        Orders { stop: stop.subscribe(), finish: finish.subscribe(), reopen: reopen.subscribe() };
     let bookmark = registered.bookmark.take();
     let courier = Courier::new(Box::new(sink.clone()), limits, store.clone(), &registered, orders);
-    Run { task: tokio::spawn(courier.run(bookmark)), stop, finish }
+    Run { task: tokio::spawn(courier.run(bookmark)), stop, finish, reopen }
 }
 
 impl Run {
@@ -414,6 +435,57 @@ async fn a_sink_that_comes_back_after_its_events_were_pruned_goes_on_with_those_
     start(shelf.store(), "s", &sink, limits(9, 1 << 20, 0)).await.finish().await;
 
     assert_eq!((sink.accepted(), settled(&shelf)), (vec![6, 7], 7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_is_told_what_is_settled_and_when_it_is_over() {
+    let shelf = Shelf::new(STABLE).await;
+    shelf.fill(0, 5, 10).await;
+    let sink = Destination::answering([Answer::Fail]);
+
+    start(shelf.store(), "s", &sink, limits(3, 1 << 20, 0)).await.finish().await;
+
+    // Of the resume, and of two batches.
+    assert_eq!(sink.told(), ["settled", "settled", "settled", "closed"]);
+    let sink = Destination::default();
+    let run = start(shelf.store(), "s", &sink, limits(3, 1 << 20, 0)).await;
+    until(|| !sink.told().is_empty()).await;
+    run.stop().await;
+    assert_eq!(sink.told(), ["settled", "closed in a hurry"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_sink_is_opened_again_as_soon_as_that_is_asked() {
+    let shelf = Shelf::new(STABLE).await;
+    let sink = Destination::default();
+    let run = start(shelf.store(), "s", &sink, limits(3, 1 << 20, 0)).await;
+
+    for count in 1..=2 {
+        run.reopen.send_replace(());
+        let reopened = || sink.told().iter().filter(|told| **told == "reopened").count();
+        until(|| reopened() == count).await;
+    }
+
+    run.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_waits_to_be_tried_again_is_opened_and_tried_when_that_is_asked() {
+    for answer in [Answer::Fail, Answer::Block] {
+        let shelf = Shelf::new(STABLE).await;
+        shelf.fill(0, 3, 10).await;
+        let sink = Destination::answering([answer]);
+        let run = start(shelf.store(), "s", &sink, limits(3, 1 << 20, 0)).await;
+        until(|| shelf.ask("SELECT count(*) FROM sinks WHERE state != 'ok'") == 1).await;
+
+        run.reopen.send_replace(());
+
+        until(|| sink.attempts().len() == 2).await;
+        let at = sink.attempted_at();
+        assert_eq!(at[0], at[1], "no time has passed");
+        run.finish().await;
+        assert_eq!(sink.told(), ["settled", "reopened", "settled", "closed"]);
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -27,6 +27,8 @@ pub struct Orders {
     pub stop: watch::Receiver<bool>,
     /// Becomes true when it is to end as soon as nothing waits.
     pub finish: watch::Receiver<bool>,
+    /// Changes when its sink is to open its destination again.
+    pub reopen: watch::Receiver<()>,
 }
 
 /// How a courier came to its end.
@@ -92,6 +94,13 @@ impl Courier {
     /// # Errors
     /// When the store fails in a way that waiting does not mend.
     pub async fn run(mut self, bookmark: Option<Bookmark>) -> Result<End, store::Error> {
+        let ended = self.serve(bookmark).await;
+        let in_a_hurry = !matches!(ended, Ok(End::Done | End::Blocked { .. }));
+        self.sink.close(in_a_hurry).await;
+        ended
+    }
+
+    async fn serve(&mut self, bookmark: Option<Bookmark>) -> Result<End, store::Error> {
         // What the last run left in the store says nothing about this one.
         self.remember().await?;
         if let Some(end) = self.resume(bookmark).await? {
@@ -153,11 +162,15 @@ impl Courier {
             } else if finish {
                 return Some(End::Done);
             }
-            tokio::select! {
-                _ = committed.changed() => {}
-                _ = self.orders.stop.wait_for(|stop| *stop) => {}
-                _ = self.orders.finish.wait_for(|finish| *finish) => {}
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            let reopen = tokio::select! {
+                _ = committed.changed() => false,
+                _ = self.orders.stop.wait_for(|stop| *stop) => false,
+                _ = self.orders.finish.wait_for(|finish| *finish) => false,
+                Ok(()) = self.orders.reopen.changed() => true,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => false,
+            };
+            if reopen {
+                self.sink.reopen().await;
             }
         }
     }
@@ -212,6 +225,7 @@ impl Courier {
                 Ok(()) => {
                     self.settled = to;
                     self.works_again().await?;
+                    self.sink.settled().await;
                     return Ok(None);
                 }
                 Err(err) if err.is_full() => {
@@ -297,7 +311,15 @@ impl Courier {
     }
 
     async fn pause_for(&mut self, wait: Duration) {
-        let _ = tokio::time::timeout(wait, self.orders.stop.wait_for(|stop| *stop)).await;
+        let reopen = tokio::select! {
+            () = tokio::time::sleep(wait) => false,
+            _ = self.orders.stop.wait_for(|stop| *stop) => false,
+            // Whoever asks for that may have mended what is wrong.
+            Ok(()) = self.orders.reopen.changed() => true,
+        };
+        if reopen {
+            self.sink.reopen().await;
+        }
     }
 }
 

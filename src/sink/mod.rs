@@ -201,4 +201,13 @@ pub trait Sink: Send + Sync {
 
     /// Delivers a batch; when it returns a receipt, the batch is on stable storage.
     async fn deliver(&self, batch: &Arc<Batch>) -> Result<Receipt, DeliveryError>;
+
+    /// Is told that its last bookmark is committed: what an earlier one named is needed no more.
+    async fn settled(&self) {}
+
+    /// Opens its destination again, for it may be another by now.
+    async fn reopen(&self) {}
+
+    /// Ends what it does in the background; `in_a_hurry` only what cannot be left half-done.
+    async fn close(&self, _in_a_hurry: bool) {}
 }
