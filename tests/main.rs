@@ -37,6 +37,9 @@ mod courier;
 /// The file sink, whatever happens to its file.
 mod file_sink;
 
+/// Rotation by the daemon itself and by `logrotate`, while it runs and while it is killed.
+mod rotation;
+
 /// The store, against a model of what is true.
 mod store;
 
