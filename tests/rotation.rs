@@ -193,7 +193,7 @@ impl Logrotate {
     fn command(&self) -> Command {
         // A plain user's path may leave it out.
         let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap());
-        let mut command = Command::new("/usr/sbin/logrotate");
+        let mut command = Command::new("logrotate");
         command.env("PATH", path).arg("--force").arg("--state").args([&self.state, &self.config]);
         command
     }
