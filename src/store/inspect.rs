@@ -6,6 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
+use super::sinks::PENDING;
 use super::{Error, Store, directory, schema, spool, wall_clock};
 use crate::event::Millis;
 use crate::position::{Second, rfc3339};
@@ -156,12 +157,11 @@ fn age(millis: Millis) -> String {
 }
 
 fn sinks(conn: &Connection) -> Result<BTreeMap<String, Sink>, Error> {
-    let mut select = conn.prepare(
-        "SELECT name, state, settled_seq, delivered, suspects, ambiguous, last_error,
-             (SELECT value FROM meta WHERE key = 'next_seq') - 1 - settled_seq,
+    let mut select = conn.prepare(&format!(
+        "SELECT name, state, settled_seq, delivered, suspects, ambiguous, last_error, {PENDING},
              (SELECT count(*) FROM dead_letters WHERE sink = sinks.id)
-         FROM sinks",
-    )?;
+         FROM sinks"
+    ))?;
     let rows = select.query_map([], |row| {
         let sink = Sink {
             state: row.get(1)?,
