@@ -49,6 +49,9 @@ mod secrets;
 /// What `siemferry status` shows.
 mod status;
 
+/// What `siemferry dead-letters` shows, sends again and throws away.
+mod dead_letters;
+
 /// SIGTERM and SIGINT.
 mod stop;
 

@@ -13,6 +13,7 @@ use crate::log::{chain, escape};
 use crate::source::rest::SetupError;
 use crate::{secret, store};
 
+mod dead_letters;
 mod demo;
 mod run;
 mod signals;
@@ -36,6 +37,7 @@ enum Verb {
     Demo(demo::Arguments),
     /// Show how far every source and sink has come, beside the daemon or without it.
     Status(status::Arguments),
+    DeadLetters(dead_letters::Arguments),
 }
 
 #[derive(Args)]
@@ -97,6 +99,7 @@ pub fn main() -> ExitCode {
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Status(arguments) => status::run(&arguments),
+        Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
