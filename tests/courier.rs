@@ -91,6 +91,10 @@ fn numbers(lines: &[u8]) -> Vec<Seq> {
 
 #[async_trait]
 impl Sink for Destination {
+    async fn probe(&self) -> Result<String, DeliveryError> {
+        unreachable!("a courier delivers, and nothing else")
+    }
+
     async fn resume(
         &mut self,
         _: Option<&Bookmark>,

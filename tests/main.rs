@@ -49,6 +49,9 @@ mod secrets;
 /// What `siemferry status` shows.
 mod status;
 
+/// What `siemferry check` finds, and that it changes nothing.
+mod check;
+
 /// What `siemferry dead-letters` shows, sends again and throws away.
 mod dead_letters;
 

@@ -96,6 +96,34 @@ pub fn status(dir: &Path, now: Millis) -> Result<Status, Error> {
     read(&conn, now)
 }
 
+/// What a look at a state directory has found; nothing stands against using it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// The numeric user who owns the directory; none when it is still to be made.
+    pub owner: Option<u32>,
+    /// True when there is a store in it.
+    pub has_store: bool,
+    /// The process that uses it.
+    pub holder: Option<String>,
+}
+
+/// Looks for what would keep a store in `dir` from being opened. Makes nothing, changes nothing and
+/// stands in nobody's way.
+///
+/// # Errors
+/// What opening the store would say.
+pub fn examine(dir: &Path) -> Result<Examined, Error> {
+    let owner = directory::examine(dir)?;
+    let path = directory::database(dir);
+    let has_store = match schema::open_quietly(&path) {
+        Ok(_) => true,
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => false,
+        Err(_) if !path.exists() => false,
+        Err(err) => return Err(err.at(&path)),
+    };
+    Ok(Examined { owner, has_store, holder: directory::holder(dir) })
+}
+
 impl Store {
     /// The same from within the daemon.
     pub async fn status(&self) -> Result<Status, Error> {

@@ -169,6 +169,41 @@ pub fn open_editor(path: &Path) -> Result<Connection, Error> {
     Ok(conn)
 }
 
+/// Opens the database to look at it, and touches no other file when its log is empty.
+pub fn open_quietly(path: &Path) -> Result<Connection, Error> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let is_logged = || std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    if is_logged() {
+        return open_reader(path);
+    }
+    // A daemon may have begun to write while we looked.
+    open_alone(path).or_else(|err| if is_logged() { open_reader(path) } else { Err(err) })
+}
+
+/// Opens the file without its log, and without a lock.
+fn open_alone(path: &Path) -> Result<Connection, Error> {
+    let encoded: String =
+        path.as_os_str().as_encoded_bytes().iter().copied().map(uri_byte).collect();
+    let conn = Connection::open_with_flags(
+        format!("file:{encoded}?immutable=1"),
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_URI,
+    )?;
+    refuse_foreign(&conn, path)?;
+    refuse_unmade(&conn, path)?;
+    Ok(conn)
+}
+
+fn uri_byte(byte: u8) -> String {
+    if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+        char::from(byte).into()
+    } else {
+        format!("%{byte:02X}")
+    }
+}
+
 /// Opens a connection that can only read.
 pub fn open_reader(path: &Path) -> Result<Connection, Error> {
     let conn = Connection::open_with_flags(

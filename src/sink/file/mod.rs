@@ -4,7 +4,7 @@
 //! events are adopted, and only the torn beginning of a line is cut. Follows no symbolic link and
 //! writes into no directory that others may write to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ use crate::problem::Problem;
 use crate::units::word;
 
 mod adopt;
+mod examine;
 mod output;
 
 use adopt::Tail;
@@ -53,6 +54,11 @@ impl Config {
             Problem::at("path", "is missing").hint("name the file that events are appended to")
         });
         path.into_iter().chain(self.batch.check()).collect()
+    }
+
+    /// Looks for what would block the sink, without opening anything.
+    pub fn examine(&self) -> Result<String, DeliveryError> {
+        examine::examine(&self.path).map_err(|err| failed(err, &self.path))
     }
 }
 
@@ -96,11 +102,7 @@ impl FileSink {
     }
 
     fn failed(&self, err: output::Error) -> DeliveryError {
-        if err.is_passing() {
-            return DeliveryError::Retry { after: None, source: err.into() };
-        }
-        let hint = Some(err.hint(&self.config.path));
-        DeliveryError::Blocked { source: err.into(), hint }
+        failed(err, &self.config.path)
     }
 
     fn open(&self) -> Result<Output, DeliveryError> {
@@ -160,6 +162,10 @@ impl FileSink {
 
 #[async_trait]
 impl Sink for FileSink {
+    async fn probe(&self) -> Result<String, DeliveryError> {
+        examine::probe(&self.config.path).map_err(|err| self.failed(err))
+    }
+
     async fn resume(
         &mut self,
         bookmark: Option<&Bookmark>,
@@ -202,6 +208,14 @@ impl Sink for FileSink {
         hand.elsewhere = 0;
         Ok(Receipt { bookmark: Some(bookmark) })
     }
+}
+
+fn failed(err: output::Error, path: &Path) -> DeliveryError {
+    if err.is_passing() {
+        return DeliveryError::Retry { after: None, source: err.into() };
+    }
+    let hint = Some(err.hint(path));
+    DeliveryError::Blocked { source: err.into(), hint }
 }
 
 fn retry(source: BoxError) -> DeliveryError {
