@@ -93,16 +93,8 @@ impl SourceParts {
         preset: Preset,
         seen_keep: Span,
     ) -> anyhow::Result<Self> {
-        let millis = |span: Span| i64::try_from(span.duration().as_millis()).unwrap_or(i64::MAX);
+        let origin = origin(name, config, &preset, seen_keep);
         let source = RestSource::new(config, preset)?;
-        let origin = Origin {
-            id: 0,
-            name: name.to_owned(),
-            api: source.api().to_owned(),
-            tenant: config.tenant.clone().unwrap_or_else(|| name.to_owned()),
-            repeats: source.repeats(),
-            seen_keep: millis(seen_keep),
-        };
         let rules = Rules {
             poll_every: millis(config.poll_every),
             max_window: millis(config.max_window) / 1000,
@@ -117,6 +109,22 @@ impl SourceParts {
             source: Box::new(source),
         })
     }
+}
+
+/// What the store needs to know of a configured source; the key comes from the store.
+pub fn origin(name: &str, config: &rest::Config, preset: &Preset, seen_keep: Span) -> Origin {
+    Origin {
+        id: 0,
+        name: name.to_owned(),
+        api: preset.name.clone(),
+        tenant: config.tenant.clone().unwrap_or_else(|| name.to_owned()),
+        repeats: preset.repeats(),
+        seen_keep: millis(seen_keep),
+    }
+}
+
+fn millis(span: Span) -> i64 {
+    i64::try_from(span.duration().as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Daemon {
@@ -219,6 +227,7 @@ impl Daemon {
         }
         let (store, keep) = (self.store.clone(), self.spool_keep);
         tasks.janitor.spawn(tasks::prune(store, keep, halt.subscribe()));
+        tasks.janitor.spawn(tasks::look_beside(self.store.clone(), halt.subscribe()));
         Ok(())
     }
 

@@ -9,10 +9,16 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use imp::{
-    create_dir_private, create_private, effective_user, inode, is_network_fs, mode, no_follow,
-    no_wait, on_reopen_signal, on_stop_signals, open_private, owner, rename_new, set_mode,
-    sync_dir,
+    create_dir_private, create_private, effective_user, free_bytes, inode, is_network_fs,
+    may_write, mode, no_follow, no_wait, on_reopen_signal, on_stop_signals, open_private, owner,
+    rename_new, set_mode, sync_dir,
 };
+
+/// The path, or the nearest one above it that exists.
+pub fn existing(path: &Path) -> &Path {
+    let named = path.ancestors().filter(|above| !above.as_os_str().is_empty());
+    named.into_iter().find(|above| above.exists()).unwrap_or(Path::new("."))
+}
 
 /// Takes the exclusive lock of an open file; false when another process holds it.
 ///
@@ -45,7 +51,7 @@ mod imp {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
     use std::path::Path;
 
-    use rustix::fs::OFlags;
+    use rustix::fs::{Access, AtFlags, CWD, OFlags};
 
     /// The numeric user who owns an open file.
     pub fn owner(file: &File) -> io::Result<u32> {
@@ -97,6 +103,20 @@ mod imp {
     /// Creates a file for its owner alone, to be written; fails when something has the name already.
     pub fn create_private(path: &Path) -> io::Result<File> {
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    }
+
+    /// Fails when this process may not read and write a file, or read a directory and make files
+    /// in it. Touches nothing.
+    pub fn may_write(path: &Path) -> io::Result<()> {
+        let mut wanted = Access::READ_OK | Access::WRITE_OK;
+        wanted.set(Access::EXEC_OK, path.is_dir());
+        Ok(rustix::fs::accessat(CWD, path, wanted, AtFlags::EACCESS)?)
+    }
+
+    /// How many bytes anybody may still write to the file system that holds `path`.
+    pub fn free_bytes(path: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     /// Creates a directory, and its missing parents, for its owner alone; one that exists stays as
@@ -219,6 +239,17 @@ mod imp {
     /// Opens a file for reading and writing, creating it where it is missing.
     pub fn open_private(path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    }
+
+    /// Fails when the file is marked as one that is only read.
+    pub fn may_write(path: &Path) -> io::Result<()> {
+        let read_only = std::fs::metadata(path)?.permissions().readonly();
+        if read_only { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    /// How much room there is: not known here.
+    pub fn free_bytes(_: &Path) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Creates a directory and its missing parents.
@@ -359,6 +390,20 @@ mod tests {
         options.read(true);
         assert!(options.open(&link).is_ok());
         assert!(no_follow(&mut options).open(&link).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_nearest_that_exists_is_found_and_has_room() {
+        let home = tempfile::tempdir().unwrap();
+
+        let found = existing(&home.path().join("a/b")).to_owned();
+
+        assert_eq!(found, home.path());
+        assert_eq!(existing(Path::new("no such name/a")), Path::new("."));
+        may_write(&found).unwrap();
+        assert!(may_write(&home.path().join("a")).is_err());
+        assert!(free_bytes(&found).unwrap() > 0);
     }
 
     #[cfg(unix)]

@@ -52,6 +52,12 @@ mod secrets;
 /// What `siemferry status` shows.
 mod status;
 
+/// What `siemferry check` finds, and that it changes nothing.
+mod check;
+
+/// What `siemferry dead-letters` shows, sends again and throws away.
+mod dead_letters;
+
 /// SIGTERM and SIGINT.
 mod stop;
 

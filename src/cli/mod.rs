@@ -13,6 +13,8 @@ use crate::log::{chain, escape};
 use crate::source::rest::SetupError;
 use crate::{secret, store};
 
+mod check;
+mod dead_letters;
 mod demo;
 mod run;
 mod signals;
@@ -34,8 +36,10 @@ enum Verb {
     Run(run::Arguments),
     /// Show it at work: a simulated Keeper API, the real pipeline, a file with the events.
     Demo(demo::Arguments),
+    Check(check::Arguments),
     /// Show how far every source and sink has come, beside the daemon or without it.
     Status(status::Arguments),
+    DeadLetters(dead_letters::Arguments),
 }
 
 #[derive(Args)]
@@ -96,7 +100,9 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Check(arguments) => check::run(&arguments),
         Verb::Status(arguments) => status::run(&arguments),
+        Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use tracing::error;
+
 use super::plan::Task;
 use crate::event::Millis;
 use crate::position::{PageToken, PassId};
@@ -83,6 +85,13 @@ impl Pass {
 
     /// Takes over what a commit brought.
     pub fn absorb(&mut self, committed: Committed, next: Option<PageToken>) {
+        if committed.bad > 0 {
+            let hint = "`siemferry dead-letters list` shows them";
+            error!(
+                records = committed.bad,
+                hint, "Records cannot be read; they are kept as dead letters."
+            );
+        }
         self.id = Some(committed.pass);
         self.counts.merge(committed.delta);
         // Only now: a page whose commit failed is asked for again, and gives its token again.

@@ -15,8 +15,7 @@ use tracing::warn;
 
 use super::preset::{Place, Preset, Reaction};
 use super::records::{self, Shape, TimeFormat, Violation};
-use super::{FetchError, Page, Response, Source};
-use crate::event::Repeats;
+use super::{FetchError, Page, Response, Source, remedied};
 use crate::http::{self, Answer};
 use crate::position::{PageToken, Second, Window, rfc3339};
 use crate::secret::{self, Secret, redact};
@@ -97,16 +96,6 @@ impl RestSource {
         })
     }
 
-    /// The preset's name.
-    pub fn api(&self) -> &str {
-        &self.preset.name
-    }
-
-    /// How its records repeat.
-    pub fn repeats(&self) -> Repeats {
-        self.preset.repeats()
-    }
-
     async fn secret(&self) -> Result<Secret, FetchError> {
         let held = self.secret.lock().expect("no panic while held").clone();
         if let Some(secret) = held {
@@ -144,9 +133,8 @@ impl RestSource {
                 Err(FetchError::TooMuch { source: err.into() })
             }
             Err(err) => {
-                let text =
-                    err.hint().map_or_else(|| err.to_string(), |hint| format!("{err} ({hint})"));
-                Err(FetchError::Retry { after: None, source: redact(&text).into() })
+                let source = remedied(redact(&err.to_string()), err.hint());
+                Err(FetchError::Retry { after: None, source })
             }
         }
     }
@@ -207,15 +195,13 @@ impl RestSource {
         match rule.map_or(by_default, |rule| rule.then) {
             Reaction::Retry => {
                 let said = rule.and_then(|rule| rule.wait(&answer.body));
-                let hint = rule.and_then(|rule| rule.hint.as_deref());
-                let source = hint.map_or_else(|| text.clone(), |hint| format!("{text} ({hint})"));
-                FetchError::Retry { after: said.max(answer.retry_after), source: source.into() }
+                let source = remedied(text, rule.and_then(|rule| rule.hint.as_deref()));
+                FetchError::Retry { after: said.max(answer.retry_after), source }
             }
             Reaction::Expired => FetchError::PageExpired { source: text.into() },
             Reaction::TooMuch => {
-                let hint = rule.and_then(|rule| rule.hint.as_deref());
-                let source = hint.map_or_else(|| text.clone(), |hint| format!("{text} ({hint})"));
-                FetchError::TooMuch { source: source.into() }
+                let source = remedied(text, rule.and_then(|rule| rule.hint.as_deref()));
+                FetchError::TooMuch { source }
             }
             Reaction::Blocked => {
                 // The operator may have put a new one there meanwhile.
@@ -273,6 +259,10 @@ impl Source for RestSource {
             (_, token) => token.map(PageToken),
         };
         Ok(Page { bytes: envelope.bytes, records: envelope.records, bad: envelope.bad, next })
+    }
+
+    fn place(&self) -> String {
+        self.base.origin().ascii_serialization()
     }
 
     fn token_scope(&self) -> String {

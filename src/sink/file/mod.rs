@@ -5,7 +5,7 @@
 //! writes into no directory that others may write to. Rotates the file itself, or notices that
 //! somebody else does.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,6 +24,7 @@ use crate::units::word;
 
 mod adopt;
 mod compress;
+mod examine;
 mod output;
 mod rotate;
 mod rotated;
@@ -67,6 +68,11 @@ impl Config {
         let rotate = self.rotate.iter().flat_map(Rotate::check);
         let rotate = rotate.map(|problem| problem.under("rotate"));
         path.into_iter().chain(self.batch.check()).chain(rotate).collect()
+    }
+
+    /// Looks for what would block the sink, without opening anything.
+    pub fn examine(&self) -> Result<String, DeliveryError> {
+        examine::examine(&self.path).map_err(|err| failed(err, &self.path))
     }
 }
 
@@ -123,11 +129,7 @@ impl FileSink {
     }
 
     fn failed(&self, err: output::Error) -> DeliveryError {
-        if err.is_passing() {
-            return DeliveryError::Retry { after: None, source: err.into() };
-        }
-        let hint = Some(err.hint(&self.config.path));
-        DeliveryError::Blocked { source: err.into(), hint }
+        failed(err, &self.config.path)
     }
 
     fn open(&self) -> Result<Output, DeliveryError> {
@@ -225,6 +227,10 @@ impl FileSink {
 
 #[async_trait]
 impl Sink for FileSink {
+    async fn probe(&self) -> Result<String, DeliveryError> {
+        examine::probe(&self.config.path).map_err(|err| self.failed(err))
+    }
+
     async fn resume(
         &mut self,
         bookmark: Option<&Bookmark>,
@@ -311,6 +317,14 @@ impl Sink for FileSink {
             upkeep.close(in_a_hurry).await;
         }
     }
+}
+
+fn failed(err: output::Error, path: &Path) -> DeliveryError {
+    if err.is_passing() {
+        return DeliveryError::Retry { after: None, source: err.into() };
+    }
+    let hint = Some(err.hint(path));
+    DeliveryError::Blocked { source: err.into(), hint }
 }
 
 fn retry(source: BoxError) -> DeliveryError {

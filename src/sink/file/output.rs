@@ -332,7 +332,7 @@ impl Line {
 }
 
 /// Opening a FIFO would wait for its reader, so the kind is asked before.
-fn refuse(path: &Path) -> Result<(), Error> {
+pub(super) fn refuse(path: &Path) -> Result<(), Error> {
     let kind = match std::fs::symlink_metadata(path) {
         Ok(found) => found.file_type(),
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -369,6 +369,6 @@ pub fn directory(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { doing, path: path.to_owned(), source }
 }
