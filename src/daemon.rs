@@ -63,6 +63,7 @@ pub struct Daemon {
     spool_max: Bytes,
     spool_keep: Span,
     grace: Duration,
+    reopen: watch::Receiver<()>,
 }
 
 /// A source with what its poller needs to know.
@@ -92,16 +93,8 @@ impl SourceParts {
         preset: Preset,
         seen_keep: Span,
     ) -> anyhow::Result<Self> {
-        let millis = |span: Span| i64::try_from(span.duration().as_millis()).unwrap_or(i64::MAX);
+        let origin = origin(name, config, &preset, seen_keep);
         let source = RestSource::new(config, preset)?;
-        let origin = Origin {
-            id: 0,
-            name: name.to_owned(),
-            api: source.api().to_owned(),
-            tenant: config.tenant.clone().unwrap_or_else(|| name.to_owned()),
-            repeats: source.repeats(),
-            seen_keep: millis(seen_keep),
-        };
         let rules = Rules {
             poll_every: millis(config.poll_every),
             max_window: millis(config.max_window) / 1000,
@@ -116,6 +109,22 @@ impl SourceParts {
             source: Box::new(source),
         })
     }
+}
+
+/// What the store needs to know of a configured source; the key comes from the store.
+pub fn origin(name: &str, config: &rest::Config, preset: &Preset, seen_keep: Span) -> Origin {
+    Origin {
+        id: 0,
+        name: name.to_owned(),
+        api: preset.name.clone(),
+        tenant: config.tenant.clone().unwrap_or_else(|| name.to_owned()),
+        repeats: preset.repeats(),
+        seen_keep: millis(seen_keep),
+    }
+}
+
+fn millis(span: Span) -> i64 {
+    i64::try_from(span.duration().as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Daemon {
@@ -145,7 +154,13 @@ impl Daemon {
             spool_max: config.spool.max_bytes,
             spool_keep: config.spool.keep,
             grace: config.shutdown.grace.duration(),
+            reopen: watch::channel(()).1,
         })
+    }
+
+    /// Has every sink open its file again whenever `asked` changes.
+    pub fn reopen_when(self, asked: watch::Receiver<()>) -> Self {
+        Self { reopen: asked, ..self }
     }
 
     /// The store, to look at beside the run.
@@ -190,7 +205,8 @@ impl Daemon {
             if registered.is_new {
                 info!(sink = name, from = ?config.from(), "New sink.");
             }
-            let orders = Orders { stop: halt.subscribe(), finish: finish.subscribe() };
+            let (stop, finish) = (halt.subscribe(), finish.subscribe());
+            let orders = Orders { stop, finish, reopen: self.reopen.clone() };
             let bookmark = registered.bookmark.take();
             let courier = Courier::new(
                 config.build(),
@@ -211,6 +227,7 @@ impl Daemon {
         }
         let (store, keep) = (self.store.clone(), self.spool_keep);
         tasks.janitor.spawn(tasks::prune(store, keep, halt.subscribe()));
+        tasks.janitor.spawn(tasks::look_beside(self.store.clone(), halt.subscribe()));
         Ok(())
     }
 

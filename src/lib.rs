@@ -24,7 +24,8 @@
 //! - [`poll`] reads one source: [`poll::plan`] says which window is next, and is pure.
 //! - [`source`], a plug point: [`source::preset`] describes an API, [`source::rest`] does what it
 //!   says, [`source::records`] splits bodies, [`source::identity`] tells copies from other records.
-//! - [`store`]: one SQLite file; the only SQL. [`store::seen`] knows which records are new.
+//! - [`store`]: one SQLite file; the only SQL. [`store::seen`] knows which records are new;
+//!   [`store::dead_letters`] are those that could not be forwarded, for the command line as well.
 //! - [`deliver`] serves one sink, in the order of the events.
 //! - [`encode`] makes an event's bytes. [`sink`], a plug point, takes them: [`sink::file`].
 //! - [`event`] is what flows, [`position`] how far it has flowed.

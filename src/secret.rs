@@ -72,6 +72,12 @@ impl Config {
         Self::Plain(Plain(value.into()))
     }
 
+    /// Whether only the service manager could hand the value over, and this process was not started
+    /// by it.
+    pub fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::Credential(_)) && credentials_directory().is_none()
+    }
+
     /// Whether the value stands in the configuration itself.
     pub const fn is_plain(&self) -> bool {
         matches!(self, Self::Plain(_))

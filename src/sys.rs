@@ -5,12 +5,20 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 pub use imp::{
-    create_dir_private, effective_user, inode, is_network_fs, mode, no_follow, no_wait,
-    on_stop_signals, open_private, owner, set_mode, sync_dir,
+    create_dir_private, create_private, effective_user, free_bytes, inode, is_network_fs,
+    may_write, mode, no_follow, no_wait, on_reopen_signal, on_stop_signals, open_private, owner,
+    rename_new, set_mode, sync_dir,
 };
+
+/// The path, or the nearest one above it that exists.
+pub fn existing(path: &Path) -> &Path {
+    let named = path.ancestors().filter(|above| !above.as_os_str().is_empty());
+    named.into_iter().find(|above| above.exists()).unwrap_or(Path::new("."))
+}
 
 /// Takes the exclusive lock of an open file; false when another process holds it.
 ///
@@ -28,6 +36,14 @@ pub fn lock(file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Renames where the operating system itself does not look at what has the new name already.
+fn rename_unless_taken(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(to) {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => std::fs::rename(from, to),
+    }
+}
+
 #[cfg(unix)]
 mod imp {
     use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -35,7 +51,7 @@ mod imp {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
     use std::path::Path;
 
-    use rustix::fs::OFlags;
+    use rustix::fs::{Access, AtFlags, CWD, OFlags};
 
     /// The numeric user who owns an open file.
     pub fn owner(file: &File) -> io::Result<u32> {
@@ -58,9 +74,21 @@ mod imp {
     }
 
     /// Calls `asked` at each SIGINT and SIGTERM, in a thread of its own.
-    pub fn on_stop_signals(mut asked: impl FnMut() + Send + 'static) -> io::Result<()> {
+    pub fn on_stop_signals(asked: impl FnMut() + Send + 'static) -> io::Result<()> {
         use signal_hook::consts::{SIGINT, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        on_signals(&[SIGINT, SIGTERM], asked)
+    }
+
+    /// Calls `asked` at each SIGHUP, in a thread of its own.
+    pub fn on_reopen_signal(asked: impl FnMut() + Send + 'static) -> io::Result<()> {
+        on_signals(&[signal_hook::consts::SIGHUP], asked)
+    }
+
+    fn on_signals(
+        signals: &[std::ffi::c_int],
+        mut asked: impl FnMut() + Send + 'static,
+    ) -> io::Result<()> {
+        let mut signals = signal_hook::iterator::Signals::new(signals)?;
         let listen = move || signals.forever().for_each(|_| asked());
         std::thread::Builder::new().name("signals".into()).spawn(listen)?;
         Ok(())
@@ -72,6 +100,25 @@ mod imp {
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
     }
 
+    /// Creates a file for its owner alone, to be written; fails when something has the name already.
+    pub fn create_private(path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    }
+
+    /// Fails when this process may not read and write a file, or read a directory and make files
+    /// in it. Touches nothing.
+    pub fn may_write(path: &Path) -> io::Result<()> {
+        let mut wanted = Access::READ_OK | Access::WRITE_OK;
+        wanted.set(Access::EXEC_OK, path.is_dir());
+        Ok(rustix::fs::accessat(CWD, path, wanted, AtFlags::EACCESS)?)
+    }
+
+    /// How many bytes anybody may still write to the file system that holds `path`.
+    pub fn free_bytes(path: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     /// Creates a directory, and its missing parents, for its owner alone; one that exists stays as
     /// it is.
     pub fn create_dir_private(path: &Path) -> io::Result<()> {
@@ -81,6 +128,24 @@ mod imp {
     /// Sets the permission bits of an open file or directory.
     pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
         file.set_permissions(Permissions::from_mode(mode))
+    }
+
+    /// Renames a file; fails when something has the new name already.
+    #[cfg(target_os = "linux")]
+    pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Not every file system knows how.
+            Err(Errno::INVAL | Errno::NOSYS) => super::rename_unless_taken(from, to),
+            renamed => Ok(renamed?),
+        }
+    }
+
+    /// Renames a file; fails when something has the new name already.
+    #[cfg(not(target_os = "linux"))]
+    pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+        super::rename_unless_taken(from, to)
     }
 
     /// Makes the names in a directory survive a power cut.
@@ -156,9 +221,35 @@ mod imp {
         Ok(())
     }
 
+    /// Does nothing here: there is no such signal.
+    pub fn on_reopen_signal(_: impl FnMut() + Send + 'static) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Creates a file to be written; fails when something has the name already.
+    pub fn create_private(path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).open(path)
+    }
+
+    /// Renames a file; fails when something has the new name already.
+    pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+        super::rename_unless_taken(from, to)
+    }
+
     /// Opens a file for reading and writing, creating it where it is missing.
     pub fn open_private(path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    }
+
+    /// Fails when the file is marked as one that is only read.
+    pub fn may_write(path: &Path) -> io::Result<()> {
+        let read_only = std::fs::metadata(path)?.permissions().readonly();
+        if read_only { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    /// How much room there is: not known here.
+    pub fn free_bytes(_: &Path) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Creates a directory and its missing parents.
@@ -271,6 +362,22 @@ mod tests {
         sync_dir(&dir).unwrap();
     }
 
+    #[test]
+    fn a_rename_takes_no_name_that_something_has() {
+        let home = tempfile::tempdir().unwrap();
+        let [from, free, taken] = ["from", "free", "taken"].map(|name| home.path().join(name));
+        std::fs::write(&from, "new").unwrap();
+        std::fs::write(&taken, "old").unwrap();
+
+        for rename in [rename_new, rename_unless_taken] {
+            let refused = rename(&from, &taken).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(std::fs::read(&taken).unwrap(), b"old");
+            rename(&from, &free).unwrap();
+            rename(&free, &from).unwrap();
+        }
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_link_is_not_followed_when_asked() {
@@ -283,6 +390,20 @@ mod tests {
         options.read(true);
         assert!(options.open(&link).is_ok());
         assert!(no_follow(&mut options).open(&link).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_nearest_that_exists_is_found_and_has_room() {
+        let home = tempfile::tempdir().unwrap();
+
+        let found = existing(&home.path().join("a/b")).to_owned();
+
+        assert_eq!(found, home.path());
+        assert_eq!(existing(Path::new("no such name/a")), Path::new("."));
+        may_write(&found).unwrap();
+        assert!(may_write(&home.path().join("a")).is_err());
+        assert!(free_bytes(&found).unwrap() > 0);
     }
 
     #[cfg(unix)]

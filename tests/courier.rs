@@ -45,6 +45,8 @@ struct Inner {
     resumes: VecDeque<Holds>,
     attempts: Vec<(Instant, Vec<u8>)>,
     accepted: Vec<u8>,
+    /// What it was told besides.
+    told: Vec<&'static str>,
     /// Deliveries wait until this becomes true.
     gate: Option<watch::Receiver<bool>>,
 }
@@ -79,6 +81,10 @@ impl Destination {
         self.0.lock().unwrap().attempts.iter().map(|(_, bytes)| numbers(bytes)).collect()
     }
 
+    fn told(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap().told.clone()
+    }
+
     fn attempted_at(&self) -> Vec<Instant> {
         self.0.lock().unwrap().attempts.iter().map(|(at, _)| *at).collect()
     }
@@ -91,6 +97,10 @@ fn numbers(lines: &[u8]) -> Vec<Seq> {
 
 #[async_trait]
 impl Sink for Destination {
+    async fn probe(&self) -> Result<String, DeliveryError> {
+        unreachable!("a courier delivers, and nothing else")
+    }
+
     async fn resume(
         &mut self,
         _: Option<&Bookmark>,
@@ -139,6 +149,18 @@ impl Sink for Destination {
             }),
         }
     }
+
+    async fn settled(&self) {
+        self.0.lock().unwrap().told.push("settled");
+    }
+
+    async fn reopen(&self) {
+        self.0.lock().unwrap().told.push("reopened");
+    }
+
+    async fn close(&self, in_a_hurry: bool) {
+        self.0.lock().unwrap().told.push(if in_a_hurry { "closed in a hurry" } else { "closed" });
+    }
 }
 
 fn failure() -> DeliveryError {
@@ -150,15 +172,18 @@ struct Run {
     task: JoinHandle<Result<End, store::Error>>,
     stop: watch::Sender<bool>,
     finish: watch::Sender<bool>,
+    reopen: watch::Sender<()>,
 }
 
 async fn start(store: &Store, name: &str, sink: &Destination, limits: BatchLimits) -> Run {
     let mut registered = store.register_sink(name, true).await.unwrap();
     let (stop, finish) = (watch::Sender::new(false), watch::Sender::new(false));
-    let orders = Orders { stop: stop.subscribe(), finish: finish.subscribe() };
+    let reopen = watch::Sender::new(());
+    let orders =
+        Orders { stop: stop.subscribe(), finish: finish.subscribe(), reopen: reopen.subscribe() };
     let bookmark = registered.bookmark.take();
     let courier = Courier::new(Box::new(sink.clone()), limits, store.clone(), &registered, orders);
-    Run { task: tokio::spawn(courier.run(bookmark)), stop, finish }
+    Run { task: tokio::spawn(courier.run(bookmark)), stop, finish, reopen }
 }
 
 impl Run {
@@ -404,7 +429,7 @@ async fn a_sink_that_comes_back_after_its_events_were_pruned_goes_on_with_those_
     // It is out of the configuration for a while.
     shelf.reopen().await;
     let other = shelf.store().register_sink("other", true).await.unwrap().id;
-    shelf.store().settle(other, 0, 7, None).await.unwrap();
+    shelf.store().settle(other, 0, 7, 7, None).await.unwrap();
     shelf.store().prune(Prune::Bytes(1)).await.unwrap();
     assert_eq!(shelf.events().await[0].seq, 4);
     // It holds the first two of those that are kept.
@@ -414,6 +439,182 @@ async fn a_sink_that_comes_back_after_its_events_were_pruned_goes_on_with_those_
     start(shelf.store(), "s", &sink, limits(9, 1 << 20, 0)).await.finish().await;
 
     assert_eq!((sink.accepted(), settled(&shelf)), (vec![6, 7], 7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_is_told_what_is_settled_and_when_it_is_over() {
+    let shelf = Shelf::new(STABLE).await;
+    shelf.fill(0, 5, 10).await;
+    let sink = Destination::answering([Answer::Fail]);
+
+    start(shelf.store(), "s", &sink, limits(3, 1 << 20, 0)).await.finish().await;
+
+    // Of the resume, and of two batches.
+    assert_eq!(sink.told(), ["settled", "settled", "settled", "closed"]);
+    let sink = Destination::default();
+    let run = start(shelf.store(), "s", &sink, limits(3, 1 << 20, 0)).await;
+    until(|| !sink.told().is_empty()).await;
+    run.stop().await;
+    assert_eq!(sink.told(), ["settled", "closed in a hurry"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_sink_is_opened_again_as_soon_as_that_is_asked() {
+    let shelf = Shelf::new(STABLE).await;
+    let sink = Destination::default();
+    let run = start(shelf.store(), "s", &sink, limits(3, 1 << 20, 0)).await;
+
+    for count in 1..=2 {
+        run.reopen.send_replace(());
+        let reopened = || sink.told().iter().filter(|told| **told == "reopened").count();
+        until(|| reopened() == count).await;
+    }
+
+    run.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_waits_to_be_tried_again_is_opened_and_tried_when_that_is_asked() {
+    for answer in [Answer::Fail, Answer::Block] {
+        let shelf = Shelf::new(STABLE).await;
+        shelf.fill(0, 3, 10).await;
+        let sink = Destination::answering([answer]);
+        let run = start(shelf.store(), "s", &sink, limits(3, 1 << 20, 0)).await;
+        until(|| shelf.ask("SELECT count(*) FROM sinks WHERE state != 'ok'") == 1).await;
+
+        run.reopen.send_replace(());
+
+        until(|| sink.attempts().len() == 2).await;
+        let at = sink.attempted_at();
+        assert_eq!(at[0], at[1], "no time has passed");
+        run.finish().await;
+        assert_eq!(sink.told(), ["settled", "reopened", "settled", "closed"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_comes_back_after_all_its_events_were_pruned_waits_for_the_next() {
+    let mut shelf = Shelf::new(STABLE).await;
+    shelf.store().register_sink("s", true).await.unwrap();
+    shelf.fill(0, 3, 10).await;
+    // It is out of the configuration for a while.
+    shelf.reopen().await;
+    let other = shelf.store().register_sink("other", true).await.unwrap().id;
+    shelf.store().settle(other, 0, 3, 3, None).await.unwrap();
+    assert!(shelf.store().prune(Prune::Bytes(u64::MAX)).await.unwrap() > 0);
+    shelf.reopen().await;
+    let sink = Destination::default();
+
+    let run = start(shelf.store(), "s", &sink, limits(9, 1 << 20, 0)).await;
+    all_settled(&shelf, 3).await;
+    assert_eq!(shelf.ask("SELECT delivered FROM sinks WHERE name = 's'"), 0);
+    shelf.fill(3, 2, 10).await;
+
+    assert_eq!(run.finish().await, End::Done);
+    assert_eq!((sink.accepted(), settled(&shelf)), (vec![4, 5], 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_for_another_sink_are_passed_over_and_not_counted() {
+    let shelf = Shelf::new(STABLE).await;
+    let other = shelf.store().register_sink("other", true).await.unwrap().id;
+    let ours = shelf.store().register_sink("s", true).await.unwrap().id;
+    let mut expected = Vec::new();
+    for round in 0..4 {
+        shelf.fill(round * 2, 2, 10).await;
+        let last = shelf.send_again(other).await;
+        expected.extend([last - 2, last - 1, shelf.send_again(ours).await]);
+    }
+    let last = shelf.send_again(other).await;
+    shelf.store().look_beside().await.unwrap();
+    let sink = Destination::holding([Holds::Fails, Holds::Events(5)]);
+
+    start(shelf.store(), "s", &sink, limits(4, 1 << 20, 0)).await.finish().await;
+
+    assert_eq!(sink.attempts(), [expected[5..9].to_vec(), expected[9..].to_vec()]);
+    assert_eq!(settled(&shelf).cast_unsigned(), last);
+    let delivered = shelf.ask("SELECT delivered FROM sinks WHERE name = 's'");
+    assert_eq!(delivered.cast_unsigned(), expected.len() as u64);
+}
+
+/// What happens to a sink whose courier is killed now and then.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    Events(u64),
+    Again,
+    ForAnother,
+    Waits(u32),
+    Killed,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whenever_it_is_killed_a_sink_gets_its_own_events_once_and_in_order(
+        turns in proptest::collection::vec(
+            prop_oneof![
+                3 => (1..6u64).prop_map(Turn::Events),
+                2 => Just(Turn::Again),
+                3 => Just(Turn::ForAnother),
+                4 => (1..200u32).prop_map(Turn::Waits),
+                3 => Just(Turn::Killed),
+            ],
+            1..24),
+        answers in proptest::collection::vec(
+            prop_oneof![4 => Just(Answer::Accept), 1 => Just(Answer::Fail)], 0..20),
+        batch in 1..5u32,
+    ) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let mut shelf = Shelf::new(STABLE).await;
+            let other = shelf.store().register_sink("other", true).await.unwrap().id;
+            let ours = shelf.store().register_sink("s", true).await.unwrap().id;
+            let sink = Destination::answering(answers);
+            let limits = limits(batch, 1 << 20, 0);
+            let mut run = start(shelf.store(), "s", &sink, limits).await;
+            let (mut filled, mut last, mut expected) = (0, 0, Vec::new());
+            for turn in turns {
+                match turn {
+                    Turn::Events(count) => {
+                        shelf.fill(filled, count, 10).await;
+                        filled += count;
+                        expected.extend(last + 1..=last + count);
+                        last += count;
+                    }
+                    Turn::Again => {
+                        last = shelf.send_again(ours).await;
+                        expected.push(last);
+                        shelf.store().look_beside().await.unwrap();
+                    }
+                    Turn::ForAnother => {
+                        last = shelf.send_again(other).await;
+                        shelf.store().look_beside().await.unwrap();
+                    }
+                    Turn::Waits(times) => {
+                        for _ in 0..times {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    Turn::Killed => {
+                        run.task.abort();
+                        let _ = run.task.await;
+                        shelf.reopen().await;
+                        let delivered = "SELECT delivered FROM sinks WHERE name = 's'";
+                        let unsettled = sink.accepted().len() as u64 - shelf.ask(delivered).cast_unsigned();
+                        sink.0.lock().unwrap().resumes = [Holds::Events(unsettled)].into();
+                        run = start(shelf.store(), "s", &sink, limits).await;
+                    }
+                }
+            }
+            all_settled(&shelf, last).await;
+            assert_eq!(run.finish().await, End::Done);
+            assert_eq!(sink.accepted(), expected);
+            let delivered = shelf.ask("SELECT delivered FROM sinks WHERE name = 's'");
+            assert_eq!(delivered.cast_unsigned(), expected.len() as u64);
+        });
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -58,7 +58,9 @@ async fn refusal(answer: Vec<u8>) -> FetchError {
 /// How long a refusal asks us to wait; panics when it is to be met in another way.
 fn wait(err: &FetchError) -> Option<u64> {
     match err {
-        FetchError::Retry { after, .. } => after.map(|after| after.as_secs()),
+        FetchError::Retry { after, .. } | FetchError::Throttled { after, .. } => {
+            after.map(|after| after.as_secs())
+        }
         other => panic!("no retry: {other:?}"),
     }
 }

@@ -11,3 +11,7 @@ mod moves;
 mod refusals;
 /// Writes that fail half-way.
 mod retries;
+/// Files that the sink rotates itself, and what becomes of them.
+mod rotation;
+/// The same, killed between any two steps.
+mod steps;

@@ -11,7 +11,7 @@ const DAY: i64 = 86_400_000;
 const END: i64 = 1_790_000_000_000;
 
 /// How often the daemon is killed.
-fn kills() -> usize {
+pub fn kills() -> usize {
     let wanted = std::env::var("SIEMFERRY_KILLS").ok();
     wanted.map_or(200, |kills| kills.parse().expect("SIEMFERRY_KILLS is a number"))
 }

@@ -37,6 +37,9 @@ mod courier;
 /// The file sink, whatever happens to its file.
 mod file_sink;
 
+/// Rotation by the daemon itself and by `logrotate`, while it runs and while it is killed.
+mod rotation;
+
 /// The store, against a model of what is true.
 mod store;
 
@@ -48,6 +51,12 @@ mod secrets;
 
 /// What `siemferry status` shows.
 mod status;
+
+/// What `siemferry check` finds, and that it changes nothing.
+mod check;
+
+/// What `siemferry dead-letters` shows, sends again and throws away.
+mod dead_letters;
 
 /// SIGTERM and SIGINT.
 mod stop;

@@ -3,6 +3,8 @@
 /// What the tests commit, and how they look at it.
 pub mod shelf;
 
+/// What another process commits is noticed.
+mod beside;
 /// Records are forgotten only when nothing can meet them again.
 mod expiry;
 /// Whatever is read in whatever order, each true event is stored once.

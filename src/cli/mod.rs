@@ -13,6 +13,9 @@ use crate::log::{chain, escape};
 use crate::source::rest::SetupError;
 use crate::{secret, store};
 
+mod backfill;
+mod check;
+mod dead_letters;
 mod demo;
 mod run;
 mod signals;
@@ -34,8 +37,11 @@ enum Verb {
     Run(run::Arguments),
     /// Show it at work: a simulated Keeper API, the real pipeline, a file with the events.
     Demo(demo::Arguments),
+    Check(check::Arguments),
     /// Show how far every source and sink has come, beside the daemon or without it.
     Status(status::Arguments),
+    Backfill(backfill::Arguments),
+    DeadLetters(dead_letters::Arguments),
 }
 
 #[derive(Args)]
@@ -96,7 +102,10 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Check(arguments) => check::run(&arguments),
         Verb::Status(arguments) => status::run(&arguments),
+        Verb::Backfill(arguments) => backfill::run(&arguments),
+        Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -22,7 +22,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.config.load()?;
     log::init(&config.log);
-    let stop = signals::stop()?;
+    let (stop, reopen) = (signals::stop()?, signals::reopen()?);
     let runtime = runtime()?;
     let daemon = {
         // The HTTP clients look for the runtime they belong to.
@@ -31,7 +31,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let mode =
         if arguments.once { Mode::Once(arguments.patience.duration()) } else { Mode::Forever };
-    let ended = runtime.block_on(daemon.run(mode, stop));
+    let ended = runtime.block_on(daemon.reopen_when(reopen).run(mode, stop));
     // A task that hangs must not hold up the exit: the grace is over.
     runtime.shutdown_background();
     match ended {

@@ -32,7 +32,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// What to do, for somebody who only wants to look.
-fn hint(err: &store::Error) -> Option<String> {
+pub(super) fn hint(err: &store::Error) -> Option<String> {
     let kind = match err {
         store::Error::Io { source, .. } => Some(source.kind()),
         _ => None,

@@ -164,8 +164,9 @@ mod keys {
             ("[spool]", "max_bytes`, `keep"),
             ("[log]", "format`, `level"),
             ("[shutdown]", "grace"),
-            ("[sinks.x.file]", "path`, `format`, `batch`, `from"),
+            ("[sinks.x.file]", "path`, `format`, `batch`, `from`, `rotate"),
             ("[sinks.x.file.batch]", "events`, `bytes`, `wait"),
+            ("[sinks.x.file.rotate]", "size`, `every`, `keep`, `compress"),
         ] {
             let key = table.trim_matches(['[', ']']);
             given(format!("{SOURCE}{SINK}{table}\nxyzzyxyzzy = 1")).is_refused(
@@ -470,6 +471,67 @@ mod values {
                 "`c.toml`: `sinks.archive.file.batch.bytes`: must be more than `0B`",
             ],
         );
+    }
+
+    #[test]
+    fn a_rotation_that_cannot_work_is_refused() {
+        let rotate = |keys: &str| given(format!("{SOURCE}{SINK}rotate = {{ {keys} }}"));
+        let form = "expected a number of files such as `30`, an age such as `30d`, a size such as \
+                    `10GiB`, or a table of `count`, `age` and `bytes`";
+        for keys in ["", "keep = 3, compress = 'zstd'"] {
+            rotate(keys).is_refused(
+                "`c.toml`: `sinks.archive.file.rotate`: names neither `size` nor `every`",
+                "say when a file is done, such as `rotate = { size = \"256MiB\" }`",
+            );
+        }
+        for (keys, text) in [
+            ("size = '0B'", "size`: must be more than `0B`"),
+            ("every = '0s'", "every`: must be more than `0s`"),
+            ("size = '1B', keep = '0d'", "keep`: must be more than `0s`"),
+            ("size = '1B', keep = { age = '0d' }", "keep`: must be more than `0s`"),
+            ("size = '1B', keep = '0MiB'", "keep`: must be more than `0B`"),
+            ("size = '1B', keep = 0", &format!("keep`: found `0`, {form}")),
+            ("size = '1B', keep = -1", &format!("keep`: found `-1`, {form}")),
+            ("size = '1B', keep = 4294967296", &format!("keep`: found `4294967296`, {form}")),
+            ("size = '1B', keep = '30'", &format!("keep`: found `30`, {form}")),
+            ("size = '1B', keep = true", &format!("keep`: found a boolean, {form}")),
+            (
+                "size = '1B', keep = { count = 0 }",
+                "keep.count`: found `0`, expected a whole number from 1 to 4294967295",
+            ),
+        ] {
+            rotate(keys).is_refused(&format!("`c.toml`: `sinks.archive.file.rotate.{text}"), "");
+        }
+        for (keys, text, hint) in [
+            ("sise = '1B'", "sise`: unknown key", "did you mean `size`?"),
+            ("size = '1B', keep = { days = 3 }", "keep.days`: unknown key", KNOWN_OF_KEEP),
+            ("compress = 'xz'", "compress`: unknown value `xz`", KNOWN_OF_COMPRESS),
+            ("size = '1G'", "size`: found `1G`, expected a size such as `64MiB` or `4GiB`", UNIT),
+        ] {
+            rotate(keys).is_refused(&format!("`c.toml`: `sinks.archive.file.rotate.{text}"), hint);
+        }
+        given(format!("{SOURCE}{SINK}rotate = '1d'")).is_refused(
+            "`c.toml`: `sinks.archive.file.rotate`: found a string, expected a table",
+            "",
+        );
+    }
+
+    const KNOWN_OF_KEEP: &str = "known here: `count`, `age`, `bytes`";
+    const KNOWN_OF_COMPRESS: &str = "known here: `none`, `zstd`, `gzip`";
+    const UNIT: &str = "a whole number with its unit right behind it, in quotes";
+
+    #[test]
+    fn a_rotation_may_come_from_the_environment() {
+        let home = given(format!("{SOURCE}{SINK}rotate.size = '1MiB'"))
+            .variable("SIEMFERRY_SINKS__ARCHIVE__FILE__ROTATE__KEEP", "30")
+            .variable("SIEMFERRY_SINKS__ARCHIVE__FILE__ROTATE__COMPRESS", "gzip");
+
+        let config = home.load().unwrap();
+
+        let sink::Config::File(file) = &config.sinks["archive"];
+        let rotate = file.rotate.as_ref().unwrap();
+        assert_eq!(rotate.keep.count.unwrap().get(), 30);
+        assert_eq!(rotate.compress, sink::file::Compress::Gzip);
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::{deliver, poll};
 /// How often delivered pages that are old enough are removed.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
+/// How often is looked for what other processes have committed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What to do about a failure that may pass.
 const LATER: &str =
     "it is tried again by itself; if it goes on, see the log, or wait longer with `--patience`";
@@ -184,6 +187,14 @@ impl Progress {
             }
             self.since = Instant::now();
         }
+    }
+}
+
+/// Notices what the command line has committed beside the daemon.
+pub(super) async fn look_beside(store: Store, mut halt: watch::Receiver<bool>) {
+    while tokio::time::timeout(LOOK_EVERY, halt.changed()).await.is_err() {
+        // A store that fails for good ends the pollers and couriers, who say so.
+        let _ = store.look_beside().await;
     }
 }
 

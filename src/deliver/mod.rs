@@ -7,18 +7,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::encode::Format;
-use crate::event::{Event, Seq};
+use crate::event::Seq;
 use crate::health::{Health, State};
 use crate::position::Bookmark;
-use crate::sink::{Batch, BatchLimits, BoxError, DeliveryError, Encoded, Receipt, Sink, Upcoming};
+use crate::sink::{Batch, BatchLimits, DeliveryError, Receipt, Sink};
 use crate::store::sinks::Registered;
-use crate::store::{self, SinkId, SpooledPage, Store, wall_clock};
+use crate::store::{self, SinkId, Store, wall_clock};
+
+mod upcoming;
+
+use upcoming::Cursor;
 
 /// What a courier is told from outside, besides the doorbell of the store.
 #[derive(Clone)]
@@ -27,6 +29,8 @@ pub struct Orders {
     pub stop: watch::Receiver<bool>,
     /// Becomes true when it is to end as soon as nothing waits.
     pub finish: watch::Receiver<bool>,
+    /// Changes when its sink is to open its destination again.
+    pub reopen: watch::Receiver<()>,
 }
 
 /// How a courier came to its end.
@@ -59,12 +63,6 @@ pub struct Courier {
     health: Health,
 }
 
-/// Reads the spool page by page.
-struct Cursor {
-    store: Store,
-    page: Option<SpooledPage>,
-}
-
 impl Courier {
     /// Takes up a sink where the store stands.
     pub fn new(
@@ -78,7 +76,7 @@ impl Courier {
         Self {
             id: registered.id,
             settled: registered.settled,
-            spool: Cursor { store: store.clone(), page: None },
+            spool: Cursor::new(store.clone(), registered.id),
             health: Health::new(Duration::from_millis(500), Duration::from_secs(60), seed),
             sink,
             limits,
@@ -92,6 +90,13 @@ impl Courier {
     /// # Errors
     /// When the store fails in a way that waiting does not mend.
     pub async fn run(mut self, bookmark: Option<Bookmark>) -> Result<End, store::Error> {
+        let ended = self.serve(bookmark).await;
+        let in_a_hurry = !matches!(ended, Ok(End::Done | End::Blocked { .. }));
+        self.sink.close(in_a_hurry).await;
+        ended
+    }
+
+    async fn serve(&mut self, bookmark: Option<Bookmark>) -> Result<End, store::Error> {
         // What the last run left in the store says nothing about this one.
         self.remember().await?;
         if let Some(end) = self.resume(bookmark).await? {
@@ -101,12 +106,13 @@ impl Courier {
             if let Some(end) = self.wait_for_events().await {
                 return Ok(end);
             }
-            let Some((batch, last)) = self.batch().await? else { continue };
+            let (batch, last) = self.batch().await?;
+            let delivered = batch.ends.len() as u64;
             let receipt = match self.deliver(&Arc::new(batch)).await? {
                 Ok(receipt) => receipt,
                 Err(end) => return Ok(end),
             };
-            if let Some(end) = self.settle(last, receipt).await? {
+            if let Some(end) = self.settle(last, delivered, receipt).await? {
                 return Ok(end);
             }
         }
@@ -115,14 +121,13 @@ impl Courier {
     /// Lets the sink find out what it holds already; says how to end when it comes to that.
     async fn resume(&mut self, bookmark: Option<Bookmark>) -> Result<Option<End>, store::Error> {
         loop {
-            let next = self.settled + 1;
-            let mut upcoming = Spooled { cursor: &mut self.spool, next, first: None };
+            let mut upcoming = self.spool.after(self.settled);
             match self.sink.resume(bookmark.as_ref(), &mut upcoming).await {
                 Ok(resumed) => {
                     let to = upcoming.number_of(resumed.adopted).unwrap_or(self.settled);
                     self.works_again().await?;
                     let receipt = Receipt { bookmark: resumed.bookmark };
-                    return self.settle(to, receipt).await;
+                    return self.settle(to, resumed.adopted, receipt).await;
                 }
                 Err(err) => {
                     if let Some(end) = self.failed(err).await? {
@@ -153,23 +158,37 @@ impl Courier {
             } else if finish {
                 return Some(End::Done);
             }
-            tokio::select! {
-                _ = committed.changed() => {}
-                _ = self.orders.stop.wait_for(|stop| *stop) => {}
-                _ = self.orders.finish.wait_for(|finish| *finish) => {}
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            let reopen = tokio::select! {
+                _ = committed.changed() => false,
+                _ = self.orders.stop.wait_for(|stop| *stop) => false,
+                _ = self.orders.finish.wait_for(|finish| *finish) => false,
+                Ok(()) = self.orders.reopen.changed() => true,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => false,
+            };
+            if reopen {
+                self.sink.reopen().await;
             }
         }
     }
 
-    /// The next events, encoded, and the number of the last.
-    async fn batch(&mut self) -> Result<Option<(Batch, Seq)>, store::Error> {
+    /// The next events for this sink, encoded, and the number up to which there are no others for
+    /// it.
+    async fn batch(&mut self) -> Result<(Batch, Seq), store::Error> {
         let mut batch = Batch::default();
         let mut last = self.settled;
+        let committed = *self.store.committed().borrow();
         let most_events = self.limits.events.get() as usize;
         let most_bytes = usize::try_from(self.limits.bytes.get()).unwrap_or(usize::MAX);
         while batch.ends.len() < most_events {
-            let Some(page) = self.spool.page(last).await? else { break };
+            let Some(page) = self.spool.page(last).await? else {
+                // What was pruned while the sink was out of the configuration is not waited for.
+                last = last.max(committed);
+                break;
+            };
+            if !page.is_for(self.id) {
+                last = page.last_seq();
+                continue;
+            }
             let Some(event) = page.first_after(last) else { break };
             let before = batch.bytes.len();
             self.sink.encode(&event, &mut batch.bytes);
@@ -180,11 +199,14 @@ impl Courier {
             last = event.seq;
             batch.ends.push(batch.bytes.len());
         }
-        Ok((last > self.settled).then_some((batch, last)))
+        Ok((batch, last))
     }
 
     /// Delivers one batch, however long it takes, unless it is time to end.
     async fn deliver(&mut self, batch: &Arc<Batch>) -> Result<Result<Receipt, End>, store::Error> {
+        if batch.ends.is_empty() {
+            return Ok(Ok(Receipt { bookmark: None }));
+        }
         let begun = Instant::now();
         loop {
             // Never cancelled: half an effect would have to be found out about later.
@@ -205,13 +227,19 @@ impl Courier {
     }
 
     /// Makes a delivery final. A full disk delays that, and with it the next delivery.
-    async fn settle(&mut self, to: Seq, receipt: Receipt) -> Result<Option<End>, store::Error> {
+    async fn settle(
+        &mut self,
+        to: Seq,
+        delivered: u64,
+        receipt: Receipt,
+    ) -> Result<Option<End>, store::Error> {
         loop {
             let bookmark = receipt.bookmark.clone();
-            match self.store.settle(self.id, self.settled, to, bookmark).await {
+            match self.store.settle(self.id, self.settled, to, delivered, bookmark).await {
                 Ok(()) => {
                     self.settled = to;
                     self.works_again().await?;
+                    self.sink.settled().await;
                     return Ok(None);
                 }
                 Err(err) if err.is_full() => {
@@ -236,7 +264,7 @@ impl Courier {
             }
             DeliveryError::Blocked { hint, .. } => {
                 self.blocked(&error, hint.as_deref()).await?;
-                let pending = *self.store.committed().borrow() - self.settled;
+                let pending = self.store.pending(self.id).await?;
                 self.orders.finish.borrow().then_some(End::Blocked { error, hint, pending })
             }
         };
@@ -297,49 +325,14 @@ impl Courier {
     }
 
     async fn pause_for(&mut self, wait: Duration) {
-        let _ = tokio::time::timeout(wait, self.orders.stop.wait_for(|stop| *stop)).await;
-    }
-}
-
-impl Cursor {
-    /// The page that holds the first event after `seq`.
-    async fn page(&mut self, seq: Seq) -> Result<Option<&SpooledPage>, store::Error> {
-        if self.page.as_ref().is_none_or(|page| page.event(seq + 1).is_none()) {
-            self.page = self.store.page_after(seq).await?;
+        let reopen = tokio::select! {
+            () = tokio::time::sleep(wait) => false,
+            _ = self.orders.stop.wait_for(|stop| *stop) => false,
+            // Whoever asks for that may have mended what is wrong.
+            Ok(()) = self.orders.reopen.changed() => true,
+        };
+        if reopen {
+            self.sink.reopen().await;
         }
-        Ok(self.page.as_ref())
     }
-}
-
-/// The events behind the settled ones, as a resuming sink asks for them.
-struct Spooled<'a> {
-    cursor: &'a mut Cursor,
-    next: Seq,
-    /// The first of them that is kept: some are gone when the sink was out of the configuration.
-    first: Option<Seq>,
-}
-
-impl Spooled<'_> {
-    /// The number of the `count`-th event given; none when that is before the first.
-    fn number_of(&self, count: u64) -> Option<Seq> {
-        let last = count.checked_sub(1)?;
-        self.first.map(|first| first + last)
-    }
-}
-
-#[async_trait]
-impl Upcoming for Spooled<'_> {
-    async fn next(&mut self, format: Format) -> Result<Option<Encoded>, BoxError> {
-        let Some(page) = self.cursor.page(self.next - 1).await? else { return Ok(None) };
-        let Some(event) = page.first_after(self.next - 1) else { return Ok(None) };
-        self.next = event.seq + 1;
-        self.first.get_or_insert(event.seq);
-        Ok(Some(encoded(&event, format)))
-    }
-}
-
-fn encoded(event: &Event<'_>, format: Format) -> Encoded {
-    let mut bytes = Vec::new();
-    format.encode(event, &mut bytes);
-    Encoded { seq: event.seq, uid: event.uid, bytes }
 }

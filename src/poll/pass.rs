@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use tracing::error;
+
 use super::plan::{Reader, Task};
 use crate::event::{Millis, Page};
 use crate::position::{PageToken, PassId, Second};
@@ -95,6 +97,13 @@ impl Pass {
 
     /// Takes over what a commit brought.
     pub fn absorb(&mut self, committed: Committed, next: Option<PageToken>) {
+        if committed.bad > 0 {
+            let hint = "`siemferry dead-letters list` shows them";
+            error!(
+                records = committed.bad,
+                hint, "Records cannot be read; they are kept as dead letters."
+            );
+        }
         self.id = Some(committed.pass);
         self.counts.merge(committed.delta);
         self.strikes = 0;

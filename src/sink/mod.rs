@@ -72,6 +72,17 @@ impl Config {
             Self::File(config) => config.check(),
         }
     }
+
+    /// Looks for what would block the sink, on this machine alone: opens nothing, asks nobody and
+    /// changes nothing. Says what the sink will do.
+    ///
+    /// # Errors
+    /// What would block it.
+    pub fn examine(&self) -> Result<String, DeliveryError> {
+        match self {
+            Self::File(config) => config.examine(),
+        }
+    }
 }
 
 /// `batch = { events, bytes, wait }`: when a batch is full.
@@ -189,6 +200,10 @@ pub struct Resumed {
 /// Delivers to one configured destination.
 #[async_trait]
 pub trait Sink: Send + Sync {
+    /// Finds out whether the destination would take events, without sending it any or changing
+    /// anything there. Says what the sink will do.
+    async fn probe(&self) -> Result<String, DeliveryError>;
+
     /// Opens the destination and finds out what it holds beyond the bookmark.
     async fn resume(
         &mut self,
@@ -201,4 +216,13 @@ pub trait Sink: Send + Sync {
 
     /// Delivers a batch; when it returns a receipt, the batch is on stable storage.
     async fn deliver(&self, batch: &Arc<Batch>) -> Result<Receipt, DeliveryError>;
+
+    /// Is told that its last bookmark is committed: what an earlier one named is needed no more.
+    async fn settled(&self) {}
+
+    /// Opens its destination again, for it may be another by now.
+    async fn reopen(&self) {}
+
+    /// Ends what it does in the background; `in_a_hurry` only what cannot be left half-done.
+    async fn close(&self, _in_a_hurry: bool) {}
 }

@@ -133,6 +133,47 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    /// What went wrong and what to do about it, apart.
+    pub fn told(&self) -> (String, Option<String>) {
+        let text = self.to_string();
+        let source = match self {
+            Self::Blocked { hint, .. } => return (text, hint.clone()),
+            Self::Retry { source, .. }
+            | Self::Throttled { source, .. }
+            | Self::PageExpired { source }
+            | Self::TooMuch { source }
+            | Self::Violation { source } => source,
+        };
+        match source.downcast_ref::<Remedied>() {
+            Some(told) => {
+                let before = text.strip_suffix(&told.to_string()).unwrap_or_default();
+                (format!("{before}{}", told.text), Some(told.hint.clone()))
+            }
+            None => (text, None),
+        }
+    }
+}
+
+/// An error that passes by itself, and what to do when it does not: one text in a log and in
+/// `status`.
+#[derive(Debug, thiserror::Error)]
+#[error("{text} ({hint})")]
+pub struct Remedied {
+    /// What went wrong.
+    pub text: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// The error, with its remedy if there is one.
+fn remedied(text: String, hint: Option<&str>) -> BoxError {
+    match hint {
+        Some(hint) => Remedied { text, hint: hint.to_owned() }.into(),
+        None => text.into(),
+    }
+}
+
 /// Reads one configured API of one tenant.
 #[async_trait]
 pub trait Source: Send + Sync {
@@ -156,6 +197,9 @@ pub trait Source: Send + Sync {
         let _ = window;
         Ok(())
     }
+
+    /// The scheme and host that are asked, to show.
+    fn place(&self) -> String;
 
     /// What a page token is bound to: host, preset and page size. A token is resumed only while
     /// this stays the same.

@@ -145,6 +145,15 @@ pub fn split(body: &[u8], shape: &Shape) -> Result<Envelope, Violation> {
     Ok(Envelope { bytes, records, bad, token, has_more })
 }
 
+/// Splits one record that was kept alone, as if it came in an array.
+pub fn split_one(record: &[u8], shape: &Shape) -> Result<Envelope, Violation> {
+    let body = [b"[", record, b"]"].concat();
+    let mut splitter = Splitter::new(&body, shape, 0..body.len());
+    splitter.run()?;
+    let Splitter { bytes, records, bad, .. } = splitter;
+    Ok(Envelope { bytes, records, bad, token: None, has_more: None })
+}
+
 fn find_start(body: &[u8]) -> Result<usize, Violation> {
     let start = json::skip_blank(body, 0);
     if u32::try_from(body.len()).is_err() {

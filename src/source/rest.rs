@@ -14,8 +14,7 @@ use tracing::warn;
 
 use super::preset::{Place, Preset};
 use super::records::{self, Shape, TimeFormat, Violation};
-use super::{FetchError, Page, Response, Source};
-use crate::event::Repeats;
+use super::{FetchError, Page, Response, Source, remedied};
 use crate::http::{self, Answer};
 use crate::position::{PageToken, Second, Window, rfc3339};
 use crate::secret::{self, Secret, redact};
@@ -100,16 +99,6 @@ impl RestSource {
         })
     }
 
-    /// The preset's name.
-    pub fn api(&self) -> &str {
-        &self.preset.name
-    }
-
-    /// How its records repeat.
-    pub fn repeats(&self) -> Repeats {
-        self.preset.repeats()
-    }
-
     /// How many records to ask for; none when the API is not to be told.
     fn limit(&self, window: Window) -> Option<u32> {
         let takes_one =
@@ -172,9 +161,8 @@ impl RestSource {
                 Err(FetchError::TooMuch { source: err.into() })
             }
             Err(err) => {
-                let text =
-                    err.hint().map_or_else(|| err.to_string(), |hint| format!("{err} ({hint})"));
-                Err(FetchError::Retry { after: None, source: redact(&text).into() })
+                let source = remedied(redact(&err.to_string()), err.hint());
+                Err(FetchError::Retry { after: None, source })
             }
         }
     }
@@ -266,6 +254,10 @@ impl Source for RestSource {
             (_, token) => token.map(PageToken),
         };
         Ok(Page { bytes: envelope.bytes, records: envelope.records, bad: envelope.bad, next })
+    }
+
+    fn place(&self) -> String {
+        self.base.origin().ascii_serialization()
     }
 
     fn token_scope(&self) -> String {

@@ -1,7 +1,7 @@
 //! The state directory: private, local, locked, and on stable storage before anything rests on it.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,11 +18,50 @@ pub(super) fn database(dir: &Path) -> PathBuf {
 /// Makes the directory if it is new, refuses one that cannot be trusted, and locks it.
 pub(super) fn prepare(dir: &Path) -> Result<File, Error> {
     create(dir)?;
-    if let Some(kind) = sys::is_network_fs(dir).map_err(io("examine", dir))? {
-        return Err(Error::Network { dir: dir.to_owned(), kind });
-    }
+    refuse_network(dir)?;
     make_private(dir)?;
     lock(dir)
+}
+
+/// Looks for what [`prepare`] would refuse; makes nothing and takes no lock. Returns the numeric
+/// user who owns the directory, if there is one.
+pub(super) fn examine(dir: &Path) -> Result<Option<u32>, Error> {
+    if !dir.exists() {
+        let above = sys::existing(dir);
+        if !above.is_dir() {
+            return Err(io("create state directory", dir)(ErrorKind::NotADirectory.into()));
+        }
+        refuse_network(above)?;
+        sys::may_write(above).map_err(io("create state directory", dir))?;
+        return Ok(None);
+    }
+    if !dir.is_dir() {
+        return Err(Error::NotADirectory { dir: dir.to_owned() });
+    }
+    refuse_network(dir)?;
+    let handle = File::open(dir).map_err(io("open state directory", dir))?;
+    let mode = sys::mode(&handle).map_err(io("examine", dir))?;
+    if mode & 0o002 != 0 {
+        return Err(Error::Writable { dir: dir.to_owned() });
+    }
+    sys::may_write(dir).map_err(io("write to state directory", dir))?;
+    for (doing, path) in [("open lock file", dir.join(LOCK)), ("open database", database(dir))] {
+        match File::options().read(true).write(true).open(&path) {
+            Err(err) if err.kind() != ErrorKind::NotFound => return Err(io(doing, &path)(err)),
+            _ => {}
+        }
+    }
+    sys::owner(&handle).map(Some).map_err(io("examine", dir))
+}
+
+/// The process that uses the directory, if one does.
+pub(super) fn holder(dir: &Path) -> Option<String> {
+    let mut file = File::open(dir.join(LOCK)).ok()?;
+    // Who gets the lock here gives it back at once, and one that starts meanwhile asks again.
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Some(holder_by(&mut file)),
+        _ => None,
+    }
 }
 
 /// Makes the database file, readable by its owner alone; SQLite gives its log the same mode.
@@ -33,6 +72,13 @@ pub(super) fn create_database(path: &Path) -> Result<(), Error> {
 
 pub(super) fn sync(dir: &Path) -> Result<(), Error> {
     sys::sync_dir(dir).map_err(io("flush", dir))
+}
+
+fn refuse_network(dir: &Path) -> Result<(), Error> {
+    match sys::is_network_fs(dir).map_err(io("examine", dir))? {
+        Some(kind) => Err(Error::Network { dir: dir.to_owned(), kind }),
+        None => Ok(()),
+    }
 }
 
 fn create(dir: &Path) -> Result<(), Error> {
@@ -75,17 +121,21 @@ fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join(LOCK);
     let mut file = sys::open_private(&path).map_err(io("open lock file", &path))?;
     if !sys::lock(&file).map_err(io("lock", &path))? {
-        let mut text = String::new();
-        // The text only helps the reader; without it the refusal stands all the same.
-        let _ = file.read_to_string(&mut text);
-        let pid = text.trim();
-        let known = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
-        let holder = if known { format!("process {pid}") } else { "another process".into() };
-        return Err(Error::InUse { dir: dir.to_owned(), holder });
+        return Err(Error::InUse { dir: dir.to_owned(), holder: holder_by(&mut file) });
     }
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(io("write lock file", &path))?;
     Ok(file)
+}
+
+/// Who has locked the file, as far as it tells.
+fn holder_by(file: &mut File) -> String {
+    let mut text = String::new();
+    // The text only helps the reader; that it is locked stands all the same.
+    let _ = file.read_to_string(&mut text);
+    let pid = text.trim();
+    let known = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
+    if known { format!("process {pid}") } else { "another process".into() }
 }
 
 fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {

@@ -88,6 +88,25 @@ pub enum Error {
         /// From here on all are remembered.
         until: Second,
     },
+    /// Another process is writing, and has not finished in time.
+    #[error("write to the database: another process holds it")]
+    Busy,
+    /// There is no such dead letter.
+    #[error("find dead letter {id}: there is none of this number")]
+    NoLetter {
+        /// What was asked for.
+        id: i64,
+    },
+    /// The store has never met a source or sink of this name.
+    #[error("find {what} `{name}`: the store does not know it")]
+    Unknown {
+        /// `source` or `sink`.
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+        /// The names that it knows.
+        known: Vec<String>,
+    },
     /// A page of the spool does not decode.
     #[error("read the spool: the page that begins with event {seq} is damaged")]
     Damaged {
@@ -114,7 +133,7 @@ pub enum Error {
 impl Error {
     /// True when the same operation may succeed later, without anything being lost.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full | Self::Undone)
+        matches!(self, Self::Full | Self::Busy | Self::Undone)
     }
 
     /// What the operator can do.
@@ -127,6 +146,10 @@ impl Error {
             Self::Newer { .. } => "install the siemferry that wrote it, or a newer one".into(),
             Self::Foreign { .. } => "choose another `state.dir`, or move the file away".into(),
             Self::Full => "free some space; siemferry goes on by itself".into(),
+            Self::Busy => "end the program that has `siemferry.db` open for writing; siemferry goes on by itself".into(),
+            Self::NoLetter { .. } => "`siemferry dead-letters list` shows those that there are".into(),
+            Self::Unknown { what, known, .. } if known.is_empty() => format!("it knows no {what} yet"),
+            Self::Unknown { known, .. } => format!("it knows `{}`", known.join("`, `")),
             Self::Damaged { .. } => "restore the state directory from a backup, or move it away: the API is then read again from `start`".into(),
             Self::Forgotten { until } => format!(
                 "begin at {}, or add `--again` to have them delivered again, each with the same `uid`",
@@ -173,6 +196,7 @@ impl From<rusqlite::Error> for Error {
     fn from(err: rusqlite::Error) -> Self {
         match err.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            Some(rusqlite::ErrorCode::DatabaseBusy) => Self::Busy,
             _ => Self::Sqlite(Arc::new(err)),
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
+use super::sinks::PENDING;
 use super::{Error, Store, directory, schema, spool, wall_clock};
 use crate::event::Millis;
 use crate::position::{Second, rfc3339};
@@ -95,6 +96,34 @@ pub fn status(dir: &Path, now: Millis) -> Result<Status, Error> {
     read(&conn, now)
 }
 
+/// What a look at a state directory has found; nothing stands against using it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// The numeric user who owns the directory; none when it is still to be made.
+    pub owner: Option<u32>,
+    /// True when there is a store in it.
+    pub has_store: bool,
+    /// The process that uses it.
+    pub holder: Option<String>,
+}
+
+/// Looks for what would keep a store in `dir` from being opened. Makes nothing, changes nothing and
+/// stands in nobody's way.
+///
+/// # Errors
+/// What opening the store would say.
+pub fn examine(dir: &Path) -> Result<Examined, Error> {
+    let owner = directory::examine(dir)?;
+    let path = directory::database(dir);
+    let has_store = match schema::open_quietly(&path) {
+        Ok(_) => true,
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => false,
+        Err(_) if !path.exists() => false,
+        Err(err) => return Err(err.at(&path)),
+    };
+    Ok(Examined { owner, has_store, holder: directory::holder(dir) })
+}
+
 impl Store {
     /// The same from within the daemon.
     pub async fn status(&self) -> Result<Status, Error> {
@@ -156,12 +185,11 @@ fn age(millis: Millis) -> String {
 }
 
 fn sinks(conn: &Connection) -> Result<BTreeMap<String, Sink>, Error> {
-    let mut select = conn.prepare(
-        "SELECT name, state, settled_seq, delivered, suspects, ambiguous, last_error,
-             (SELECT value FROM meta WHERE key = 'next_seq') - 1 - settled_seq,
+    let mut select = conn.prepare(&format!(
+        "SELECT name, state, settled_seq, delivered, suspects, ambiguous, last_error, {PENDING},
              (SELECT count(*) FROM dead_letters WHERE sink = sinks.id)
-         FROM sinks",
-    )?;
+         FROM sinks"
+    ))?;
     let rows = select.query_map([], |row| {
         let sink = Sink {
             state: row.get(1)?,

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::watch::{Receiver, Sender};
 
 use crate::event::{Millis, Seq};
 use crate::units::{Bytes, Span};
 
+pub mod dead_letters;
 mod directory;
 mod error;
 pub mod inspect;
@@ -24,10 +25,12 @@ pub mod seen;
 pub mod sinks;
 pub mod sources;
 mod spool;
+mod watch;
 mod writer;
 
 pub use error::Error;
 pub use spool::{Prune, SpooledPage};
+use watch::Beside;
 use writer::Writer;
 
 /// The key of a source in the store.
@@ -87,13 +90,15 @@ struct Inner {
     writer: Writer,
     reader: Arc<Mutex<Connection>>,
     /// The number of the last event committed: the couriers' doorbell.
-    committed: watch::Sender<Seq>,
+    committed: Sender<Seq>,
     /// Rung at each page, even one without new events.
-    moved: watch::Sender<u64>,
+    moved: Sender<u64>,
     /// Rung at each settle: the pollers' doorbell when the spool was full.
-    settled: watch::Sender<u64>,
-    /// Rung when another process has written to the database.
-    requests: watch::Sender<u64>,
+    settled: Sender<u64>,
+    /// Rung when another process has committed something.
+    requests: Sender<u64>,
+    /// What other processes had committed when it was last looked at.
+    beside: Mutex<Beside>,
     /// Signed, for a page may be pruned before the one who committed it has counted it.
     spool_bytes: AtomicI64,
     /// The sinks of this run; only these pin pages of the spool.
@@ -115,8 +120,7 @@ impl Store {
         directory::create_database(&path)?;
         let writer = schema::open_writer(&path).map_err(|err| err.at(&path))?;
         let reader = schema::open_reader(&path)?;
-        let last = next_seq(&reader)? - 1;
-        let (bytes, _) = spool::bytes_and_events(&reader)?;
+        let (beside, bytes) = watch::begin(&writer)?;
         directory::sync(&config.dir)?;
         let start = |source| Error::Io {
             doing: "start the writer of",
@@ -126,10 +130,11 @@ impl Store {
         Ok(Self(Arc::new(Inner {
             writer: Writer::start(writer).map_err(start)?,
             reader: Arc::new(Mutex::new(reader)),
-            committed: watch::Sender::new(last),
-            moved: watch::Sender::new(0),
-            settled: watch::Sender::new(0),
-            requests: watch::Sender::new(0),
+            committed: Sender::new(beside.last),
+            moved: Sender::new(0),
+            settled: Sender::new(0),
+            requests: Sender::new(0),
+            beside: Mutex::new(beside),
             spool_bytes: AtomicI64::new(bytes.cast_signed()),
             sinks: Mutex::default(),
             _lock: lock,
@@ -137,23 +142,18 @@ impl Store {
     }
 
     /// Rings when events are committed; holds the number of the last one.
-    pub fn committed(&self) -> watch::Receiver<Seq> {
+    pub fn committed(&self) -> Receiver<Seq> {
         self.0.committed.subscribe()
     }
 
     /// Rings when a page is committed, with new events or without.
-    pub fn moved(&self) -> watch::Receiver<u64> {
+    pub fn moved(&self) -> Receiver<u64> {
         self.0.moved.subscribe()
     }
 
     /// Rings when events are settled.
-    pub fn settled(&self) -> watch::Receiver<u64> {
+    pub fn settled(&self) -> Receiver<u64> {
         self.0.settled.subscribe()
-    }
-
-    /// Rings when the command line may have asked for something.
-    pub fn requests(&self) -> watch::Receiver<u64> {
-        self.0.requests.subscribe()
     }
 
     /// How many bytes of pages the spool holds.
@@ -208,6 +208,11 @@ impl Store {
 /// The file of a state directory that holds the database.
 pub fn database(dir: &Path) -> PathBuf {
     directory::database(dir)
+}
+
+/// True while a daemon has the store of this directory open.
+pub fn is_in_use(dir: &Path) -> bool {
+    directory::holder(dir).is_some()
 }
 
 fn next_seq(conn: &Connection) -> Result<Seq, Error> {

@@ -76,7 +76,7 @@ pub fn ask_backfill(
     if !path.exists() {
         Store::open(config)?.close();
     }
-    let conn = schema::open_beside(&path).map_err(|err| err.at(&path))?;
+    let conn = schema::open_editor(&path).map_err(|err| err.at(&path))?;
     transaction(&conn, |conn| {
         if let Some(until) = forgotten(conn, source, window)?.filter(|_| !again) {
             return Err(Error::Forgotten { until });
@@ -103,7 +103,7 @@ pub fn backfills(dir: &Path) -> Result<Vec<Backfill>, Error> {
 /// Returns it as it was.
 pub fn cancel_backfill(dir: &Path, id: RequestId, now: Millis) -> Result<Option<Backfill>, Error> {
     let path = existing(dir)?;
-    let conn = schema::open_beside(&path).map_err(|err| err.at(&path))?;
+    let conn = schema::open_editor(&path).map_err(|err| err.at(&path))?;
     transaction(&conn, |conn| {
         let found = conn
             .query_row(&format!("{BACKFILLS} AND id = ?1"), params![id], backfill)

@@ -24,6 +24,8 @@ const TABLES: &str = "
 -- Numbers that outlive the rows they came from.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO meta VALUES ('next_seq', 1);
+-- Bytes of all pages that were ever added to the spool beside the daemon.
+INSERT INTO meta VALUES ('added_bytes', 0);
 
 -- One configured API of one tenant.
 CREATE TABLE sources (
@@ -66,15 +68,17 @@ CREATE TABLE passes (
 ) STRICT;
 CREATE INDEX passes_unfinished ON passes (source, age_ms) WHERE finished_at IS NULL;
 
--- The spool: the new events of one response each.
+-- The spool: the new events of one response each, or one that is sent again to only_sink alone.
 CREATE TABLE pages (
     first_seq INTEGER PRIMARY KEY,
     count INTEGER NOT NULL,
     source INTEGER NOT NULL,
     pass INTEGER NOT NULL,
     fetched_at INTEGER NOT NULL,
+    only_sink INTEGER,
     body BLOB NOT NULL
 ) STRICT;
+CREATE INDEX pages_of_one_sink ON pages (first_seq) WHERE only_sink IS NOT NULL;
 
 -- How many copies of a record are known. Second before digest: the other order is 25 times slower.
 CREATE TABLE seen (
@@ -102,17 +106,26 @@ CREATE TABLE sinks (
     ambiguous INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- Events proven bad, with the reason; without a sink: records that could not be read.
+-- Events proven bad for a sink, with the reason and all that their line is made of; without a
+-- sink: records that could not be read, each with its number among its equals. The source's name
+-- outlives the source.
 CREATE TABLE dead_letters (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     sink INTEGER REFERENCES sinks (id) ON DELETE CASCADE,
-    source INTEGER NOT NULL,
-    seq INTEGER,
+    source TEXT NOT NULL,
     event BLOB NOT NULL,
     reason TEXT NOT NULL,
     attempts INTEGER NOT NULL,
-    at INTEGER NOT NULL
+    at INTEGER NOT NULL,
+    copy INTEGER,
+    seq INTEGER,
+    uid BLOB,
+    api TEXT,
+    type TEXT,
+    time INTEGER,
+    received INTEGER
 ) STRICT;
+CREATE INDEX dead_letters_of_sink ON dead_letters (sink);
 
 -- What the command line asks of the daemon, and how far that has come.
 CREATE TABLE requests (
@@ -143,31 +156,62 @@ pub fn open_writer(path: &Path) -> Result<Connection, Error> {
     // Take effect only before the first table exists. A page of events is some tens of kilobytes:
     // larger pages of the database cost fewer writes.
     conn.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL;")?;
-    conn.execute_batch(
-        "PRAGMA journal_mode = WAL;
-         PRAGMA synchronous = FULL;
-         PRAGMA foreign_keys = ON;
-         PRAGMA mmap_size = 0;
-         PRAGMA journal_size_limit = 67108864;
-         PRAGMA wal_autocheckpoint = 2000;
-         PRAGMA cache_size = -8000;",
-    )?;
+    set_pragmas(&conn)?;
     create(&conn)?;
     assert_pragmas(&conn)?;
     conn.set_prepared_statement_cache_capacity(64);
     Ok(conn)
 }
 
-/// Opens a connection that may write beside the daemon's.
-pub fn open_beside(path: &Path) -> Result<Connection, Error> {
+/// Opens a second connection that can write, for a short transaction beside the daemon or without
+/// it. Makes nothing: there must be a store.
+pub fn open_editor(path: &Path) -> Result<Connection, Error> {
+    check_library()?;
     let conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
-    conn.busy_timeout(Duration::from_secs(5))?;
+    conn.busy_timeout(Duration::from_secs(30))?;
     refuse_foreign(&conn, path)?;
-    conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+    refuse_unmade(&conn, path)?;
+    set_pragmas(&conn)?;
+    assert_pragmas(&conn)?;
     Ok(conn)
+}
+
+/// Opens the database to look at it, and touches no other file when its log is empty.
+pub fn open_quietly(path: &Path) -> Result<Connection, Error> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let is_logged = || std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    if is_logged() {
+        return open_reader(path);
+    }
+    // A daemon may have begun to write while we looked.
+    open_alone(path).or_else(|err| if is_logged() { open_reader(path) } else { Err(err) })
+}
+
+/// Opens the file without its log, and without a lock.
+fn open_alone(path: &Path) -> Result<Connection, Error> {
+    let encoded: String =
+        path.as_os_str().as_encoded_bytes().iter().copied().map(uri_byte).collect();
+    let conn = Connection::open_with_flags(
+        format!("file:{encoded}?immutable=1"),
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_URI,
+    )?;
+    refuse_foreign(&conn, path)?;
+    refuse_unmade(&conn, path)?;
+    Ok(conn)
+}
+
+fn uri_byte(byte: u8) -> String {
+    if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+        char::from(byte).into()
+    } else {
+        format!("%{byte:02X}")
+    }
 }
 
 /// Opens a connection that can only read.
@@ -178,12 +222,17 @@ pub fn open_reader(path: &Path) -> Result<Connection, Error> {
     )?;
     conn.busy_timeout(Duration::from_secs(5))?;
     refuse_foreign(&conn, path)?;
-    if pragma(&conn, "user_version")? == 0 {
+    refuse_unmade(&conn, path)?;
+    Ok(conn)
+}
+
+fn refuse_unmade(conn: &Connection, path: &Path) -> Result<(), Error> {
+    if pragma(conn, "user_version")? == 0 {
         // The daemon is about to make it.
         let source = Arc::new(std::io::ErrorKind::NotFound.into());
         return Err(Error::Io { doing: "read the store", path: path.to_owned(), source });
     }
-    Ok(conn)
+    Ok(())
 }
 
 fn check_library() -> Result<(), Error> {
@@ -224,6 +273,19 @@ fn create(conn: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
+fn set_pragmas(conn: &Connection) -> Result<(), Error> {
+    conn.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON;
+         PRAGMA mmap_size = 0;
+         PRAGMA journal_size_limit = 67108864;
+         PRAGMA wal_autocheckpoint = 2000;
+         PRAGMA cache_size = -8000;",
+    )?;
+    Ok(())
+}
+
 fn assert_pragmas(conn: &Connection) -> Result<(), Error> {
     let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
     if mode != "wal" {
@@ -247,7 +309,7 @@ fn assert_pragmas(conn: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
-fn pragma(conn: &Connection, name: &str) -> Result<i64, Error> {
+pub(super) fn pragma(conn: &Connection, name: &str) -> Result<i64, Error> {
     // A VFS without memory mapping gives no row for mmap_size: as good as 0.
     let mut statement = conn.prepare(&format!("PRAGMA {name}"))?;
     let mut rows = statement.query([])?;

@@ -66,6 +66,19 @@ impl Judge<'_> {
         Ok(admitted)
     }
 
+    /// The number of the event when a record that is known to be the `copy`-th of its equals is one
+    /// that no reading has found meanwhile; none when one has.
+    pub fn admit_copy(
+        &mut self,
+        second: Second,
+        digest: Digest,
+        copy: u32,
+    ) -> rusqlite::Result<Option<u32>> {
+        let known = self.known(second, digest)?.copies;
+        let copy = if self.repeats.unique { 1 } else { copy };
+        if known < copy { self.raise(second, digest, known + 1) } else { Ok(None) }
+    }
+
     fn copy(&mut self, second: Second, digest: Digest) -> rusqlite::Result<Option<u32>> {
         let counts_copies = !self.repeats.unique && self.repeats.paging == Paging::Stable;
         if self.expects_new && counts_copies && self.met(digest) == 0 {

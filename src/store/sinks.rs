@@ -19,6 +19,12 @@ pub struct Registered {
     pub is_new: bool,
 }
 
+/// How many events wait for the sink of the row at hand: those that are not for another one alone.
+pub(super) const PENDING: &str = "
+    (SELECT value FROM meta WHERE key = 'next_seq') - 1 - settled_seq -
+    (SELECT coalesce(sum(count), 0) FROM pages INDEXED BY pages_of_one_sink
+     WHERE only_sink IS NOT NULL AND only_sink <> sinks.id AND first_seq > settled_seq)";
+
 impl Store {
     /// Makes a sink known. A new one begins with the oldest event kept, or with the next one.
     pub async fn register_sink(&self, name: &str, from_kept: bool) -> Result<Registered, Error> {
@@ -29,7 +35,8 @@ impl Store {
         Ok(registered)
     }
 
-    /// Makes the fate of the events after `from` and up to `to` final, together with the bookmark.
+    /// Makes the fate of the events after `from` and up to `to` final, together with the bookmark;
+    /// `delivered` of them were this sink's, and delivered.
     ///
     /// # Errors
     /// [`Error::OutOfOrder`] when `from` is not what the store holds, for something else has
@@ -39,12 +46,23 @@ impl Store {
         sink: SinkId,
         from: Seq,
         to: Seq,
+        delivered: u64,
         bookmark: Option<Bookmark>,
     ) -> Result<(), Error> {
-        let operation = move |conn: &Connection| settle(conn, sink, from, to, bookmark);
+        let operation = move |conn: &Connection| settle(conn, sink, from, to, delivered, bookmark);
         self.0.writer.write(operation).await?;
         self.0.settled.send_modify(|settles| *settles += 1);
         Ok(())
+    }
+
+    /// How many events wait for a sink.
+    pub async fn pending(&self, id: SinkId) -> Result<u64, Error> {
+        self.read(move |conn| {
+            let mut select =
+                conn.prepare_cached(&format!("SELECT {PENDING} FROM sinks WHERE id = ?1"))?;
+            Ok(select.query_row(params![id], |row| row.get::<_, i64>(0))?.cast_unsigned())
+        })
+        .await
     }
 
     /// Remembers how a sink is doing, for `status`.
@@ -100,18 +118,20 @@ fn settle(
     sink: SinkId,
     from: Seq,
     to: Seq,
+    delivered: u64,
     bookmark: Option<Bookmark>,
 ) -> Result<(), Error> {
     let settled = conn
         .prepare_cached(
-            "UPDATE sinks SET settled_seq = ?3, delivered = delivered + ?3 - ?2,
-             bookmark = coalesce(?4, bookmark)
+            "UPDATE sinks SET settled_seq = ?3, delivered = delivered + ?4,
+             bookmark = coalesce(?5, bookmark)
              WHERE id = ?1 AND settled_seq = ?2 AND ?2 <= ?3",
         )?
         .execute(params![
             sink,
             from.cast_signed(),
             to.cast_signed(),
+            delivered.cast_signed(),
             bookmark.map(|bookmark| bookmark.0)
         ])?;
     if settled == 1 { Ok(()) } else { Err(Error::OutOfOrder { what: "the bookmark" }) }

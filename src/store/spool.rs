@@ -3,10 +3,13 @@
 //! A page holds all that a line is made of, so that the line can be made again byte for byte after
 //! a crash, whatever the configuration says by then.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::Error;
+use super::{Error, SinkId, SourceId, next_seq};
 use crate::event::{Event, Millis, Seq, Uid};
+use crate::position::PassId;
 
 /// The first byte of every body; another layout gets another number.
 const LAYOUT: u8 = 1;
@@ -59,11 +62,59 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// A page on its way into the spool.
+pub struct NewPage {
+    /// Its events.
+    pub builder: Builder,
+    /// The source that read it.
+    pub source: SourceId,
+    /// The reading it belongs to; 0 for what is only sent again.
+    pub pass: PassId,
+    /// When it was fetched.
+    pub received: Millis,
+    /// The one sink it is for; none when it is for all.
+    pub only_sink: Option<SinkId>,
+}
+
+/// Gives the page's events the next numbers; returns the last number given, and the bytes that the
+/// spool grew by. A page without events is none.
+pub fn insert(conn: &Connection, page: NewPage) -> Result<(Seq, u64), Error> {
+    let first = next_seq(conn)?;
+    let count = page.builder.count();
+    if count == 0 {
+        return Ok((first - 1, 0));
+    }
+    let no_memory = |source| Error::Io {
+        doing: "compress a page for",
+        path: "the spool".into(),
+        source: Arc::new(source),
+    };
+    let body = page.builder.finish().map_err(no_memory)?;
+    conn.prepare_cached(
+        "INSERT INTO pages (first_seq, count, source, pass, fetched_at, only_sink, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        first.cast_signed(),
+        count,
+        page.source,
+        page.pass,
+        page.received,
+        page.only_sink,
+        body
+    ])?;
+    let next = first + Seq::from(count);
+    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'next_seq'")?
+        .execute(params![next.cast_signed()])?;
+    Ok((next - 1, body.len() as u64))
+}
+
 /// A committed page, decompressed.
 pub struct SpooledPage {
     first_seq: Seq,
     count: u32,
     received: Millis,
+    only_sink: Option<SinkId>,
     bytes: Vec<u8>,
     /// Where each event begins in `bytes`.
     starts: Vec<usize>,
@@ -76,6 +127,11 @@ impl std::fmt::Debug for SpooledPage {
 }
 
 impl SpooledPage {
+    /// False when it is for another sink alone.
+    pub fn is_for(&self, sink: SinkId) -> bool {
+        self.only_sink.is_none_or(|only| only == sink)
+    }
+
     /// The number of its last event.
     pub fn last_seq(&self) -> Seq {
         self.first_seq + Seq::from(self.count) - 1
@@ -109,8 +165,8 @@ impl SpooledPage {
             reader.event(0, "", "", 0)?;
         }
         let whole = reader.at == bytes.len();
-        let (first_seq, count, received) = (row.first_seq, row.count, row.fetched_at);
-        whole.then_some(Self { first_seq, count, received, bytes, starts })
+        let &RawPage { first_seq, count, fetched_at: received, only_sink, .. } = row;
+        whole.then_some(Self { first_seq, count, received, only_sink, bytes, starts })
     }
 }
 
@@ -172,6 +228,7 @@ struct RawPage {
     first_seq: Seq,
     count: u32,
     fetched_at: Millis,
+    only_sink: Option<SinkId>,
     body: Vec<u8>,
 }
 
@@ -180,7 +237,8 @@ fn raw_page(row: &Row<'_>) -> rusqlite::Result<RawPage> {
         first_seq: row.get::<_, i64>(0)?.cast_unsigned(),
         count: row.get(1)?,
         fetched_at: row.get(2)?,
-        body: row.get(3)?,
+        only_sink: row.get(3)?,
+        body: row.get(4)?,
     })
 }
 
@@ -188,7 +246,7 @@ fn raw_page(row: &Row<'_>) -> rusqlite::Result<RawPage> {
 pub fn page_after(conn: &Connection, seq: Seq) -> Result<Option<SpooledPage>, Error> {
     let seq = seq.cast_signed();
     let mut holding = conn.prepare_cached(
-        "SELECT first_seq, count, fetched_at, body FROM pages
+        "SELECT first_seq, count, fetched_at, only_sink, body FROM pages
          WHERE first_seq <= ?1 + 1 ORDER BY first_seq DESC LIMIT 1",
     )?;
     let mut found = holding
@@ -197,7 +255,7 @@ pub fn page_after(conn: &Connection, seq: Seq) -> Result<Option<SpooledPage>, Er
         .filter(|page| page.first_seq.cast_signed() + i64::from(page.count) > seq + 1);
     if found.is_none() {
         let mut later = conn.prepare_cached(
-            "SELECT first_seq, count, fetched_at, body FROM pages
+            "SELECT first_seq, count, fetched_at, only_sink, body FROM pages
              WHERE first_seq > ?1 ORDER BY first_seq LIMIT 1",
         )?;
         found = later.query_row(params![seq], raw_page).optional()?;
@@ -273,7 +331,7 @@ mod tests {
         }
         let count = builder.count();
         let body = builder.finish().unwrap();
-        SpooledPage::decode(&RawPage { first_seq: 10, count, fetched_at: 5, body })
+        SpooledPage::decode(&RawPage { first_seq: 10, count, fetched_at: 5, only_sink: None, body })
     }
 
     #[test]
@@ -298,15 +356,15 @@ mod tests {
         assert!(page.event(9).is_none() && page.event(13).is_none());
     }
 
+    fn raw(body: Vec<u8>) -> RawPage {
+        RawPage { first_seq: 1, count: 1, fetched_at: 0, only_sink: None, body }
+    }
+
     #[test]
     fn a_damaged_body_is_no_page() {
         let body = zstd::bulk::compress(&[LAYOUT, 4, 0, 0, 0, b'a'], 1).unwrap();
-        assert!(
-            SpooledPage::decode(&RawPage { first_seq: 1, count: 1, fetched_at: 0, body }).is_none()
-        );
+        assert!(SpooledPage::decode(&raw(body)).is_none());
         let body = b"not zstd at all".to_vec();
-        assert!(
-            SpooledPage::decode(&RawPage { first_seq: 1, count: 1, fetched_at: 0, body }).is_none()
-        );
+        assert!(SpooledPage::decode(&raw(body)).is_none());
     }
 }

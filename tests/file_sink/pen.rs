@@ -15,7 +15,10 @@ use crate::store::shelf;
 /// A file, and the sink that writes it.
 pub struct Pen {
     pub dir: TempDir,
+    /// Where the file is: in `dir`, unless a test says otherwise.
+    pub home: PathBuf,
     pub format: Format,
+    pub rotate: Option<file::Rotate>,
     pub sink: Box<dyn Sink>,
     /// What the store would hold.
     pub bookmark: Option<Bookmark>,
@@ -37,7 +40,16 @@ impl Pen {
     pub fn closed(format: Format, records: Vec<String>) -> Self {
         let dir = shelf::directory();
         let sink = sink(dir.path().join("events.ndjson"), format);
-        Self { dir, format, sink, bookmark: None, settled: 0, records }
+        let home = dir.path().to_owned();
+        Self { dir, home, format, rotate: None, sink, bookmark: None, settled: 0, records }
+    }
+
+    /// One that has opened nothing yet and rotates as this TOML says.
+    pub fn rotating(rotate: &str, records: Vec<String>) -> Self {
+        let mut pen = Self::closed(Format::Json, records);
+        pen.rotate = Some(toml::from_str(rotate).unwrap());
+        pen.crash();
+        pen
     }
 
     pub fn path(&self) -> PathBuf {
@@ -45,7 +57,7 @@ impl Pen {
     }
 
     pub fn sibling(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.home.join(name)
     }
 
     pub fn read(&self) -> Vec<u8> {
@@ -54,7 +66,9 @@ impl Pen {
 
     /// As after a crash: what was in memory is gone.
     pub fn crash(&mut self) {
-        self.sink = sink(self.path(), self.format);
+        let (path, format, rotate) = (self.path(), self.format, self.rotate.clone());
+        let config = file::Config { path, format, rotate, ..file::Config::default() };
+        self.sink = Config::File(config).build();
     }
 
     /// Resumes, and settles what the sink holds already; returns how many events that is.
@@ -72,6 +86,12 @@ impl Pen {
         self.bookmark = self.deliver_unsettled(to).await?;
         self.settled = to;
         Ok(())
+    }
+
+    /// As the courier does after a settle; and waits for what that begins.
+    pub async fn look_after(&self) {
+        self.sink.settled().await;
+        self.sink.close(false).await;
     }
 
     /// Delivers them, but the store does not come to know.

@@ -25,7 +25,7 @@ pub fn in_a_process_of_its_own(test: &str, umask: &str) {
 }
 
 /// Lets no file grow beyond so many bytes.
-fn limit(resource: Resource, most: Option<u64>) {
+pub fn limit(resource: Resource, most: Option<u64>) {
     let maximum = getrlimit(resource).maximum;
     setrlimit(resource, Rlimit { current: most.or(maximum), maximum }).unwrap();
 }
@@ -46,7 +46,7 @@ async fn length_of_the_others() -> u64 {
     (pen.batch(EVENTS).bytes.len() - pen.batch(1).bytes.len()) as u64
 }
 
-fn is_child() -> bool {
+pub fn is_child() -> bool {
     std::env::var_os("RIG_CHILD").is_some()
 }
 
@@ -96,6 +96,8 @@ async fn child_finds_its_full_file_moved() {
             let mut pen = full_after(bytes).await;
             let moved = pen.sibling("events.ndjson.1");
             std::fs::rename(pen.path(), &moved).unwrap();
+            // Asked to open it again, the sink must not forget what it has written.
+            pen.sink.reopen().await;
             if also_crashes {
                 pen.crash();
                 pen.start().await.unwrap();

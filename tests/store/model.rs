@@ -155,7 +155,7 @@ impl Play {
 
     async fn prune(&mut self) {
         let store = self.shelf.store();
-        store.settle(self.sink, self.settled, self.last_seq, None).await.unwrap();
+        store.settle(self.sink, self.settled, self.last_seq, 0, None).await.unwrap();
         self.settled = self.last_seq;
         while store.prune(Prune::Bytes(u64::MAX)).await.unwrap() > 0 {}
         assert_eq!(store.spool_bytes(), 0);

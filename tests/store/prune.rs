@@ -22,10 +22,10 @@ async fn only_what_all_sinks_have_settled_goes() {
         shelf.fill(page * 5, 5, 50).await;
     }
 
-    store.settle(fast, 0, 20, None).await.unwrap();
+    store.settle(fast, 0, 20, 20, None).await.unwrap();
     assert_eq!(store.prune(ALL).await.unwrap(), 0);
     // In the middle of the second page: that one stays.
-    store.settle(slow, 0, 7, None).await.unwrap();
+    store.settle(slow, 0, 7, 7, None).await.unwrap();
     assert!(store.prune(ALL).await.unwrap() > 0);
 
     assert_eq!(shelf.events().await[0].seq, 6);
@@ -47,7 +47,7 @@ async fn a_sink_that_was_removed_pins_nothing() {
     shelf.fill(0, 5, 50).await;
     shelf.reopen().await;
     let stays = shelf.store().register_sink("stays", true).await.unwrap().id;
-    shelf.store().settle(stays, 0, 5, None).await.unwrap();
+    shelf.store().settle(stays, 0, 5, 5, None).await.unwrap();
 
     let fetched = (T0 + 1) * 1000;
     assert_eq!(shelf.store().prune(Prune::FetchedBefore(fetched)).await.unwrap(), 0, "kept");
@@ -68,7 +68,7 @@ async fn room_is_made_from_the_oldest_settled_pages_and_no_more_than_needed() {
     assert!(store.make_room(Bytes::new(whole + 1)).await.unwrap(), "there is room");
     assert_eq!(store.spool_bytes(), whole);
 
-    store.settle(sink, 0, 5, None).await.unwrap();
+    store.settle(sink, 0, 5, 5, None).await.unwrap();
     assert!(store.make_room(Bytes::new(whole * 11 / 16)).await.unwrap());
     assert_eq!(shelf.events().await[0].seq, 4, "three of eight pages went");
     assert!(!store.make_room(Bytes::new(whole / 8)).await.unwrap(), "three are not settled");
@@ -80,7 +80,7 @@ async fn numbers_are_not_used_again_when_the_spool_was_emptied() {
     let mut shelf = Shelf::new(STABLE).await;
     let sink = shelf.store().register_sink("s", true).await.unwrap().id;
     shelf.fill(0, 5, 50).await;
-    shelf.store().settle(sink, 0, 5, None).await.unwrap();
+    shelf.store().settle(sink, 0, 5, 5, None).await.unwrap();
     shelf.store().prune(ALL).await.unwrap();
 
     shelf.reopen().await;
@@ -99,7 +99,7 @@ async fn the_file_shrinks_when_the_spool_does() {
     }
     let before = shelf.ask("PRAGMA page_count");
 
-    shelf.store().settle(sink, 0, 20, None).await.unwrap();
+    shelf.store().settle(sink, 0, 20, 20, None).await.unwrap();
     shelf.store().prune(ALL).await.unwrap();
 
     let after = shelf.ask("PRAGMA page_count");
@@ -117,7 +117,7 @@ async fn a_page_that_goes_before_its_commit_was_noticed_is_not_counted_below_not
     // The poller is asked once and then left alone while the courier runs ahead of it.
     let mut commit = pin!(store.commit_page(commit));
     let answered = poll_fn(|cx| Poll::Ready(commit.as_mut().poll(cx).is_ready())).await;
-    store.settle(sink, 0, 1, None).await.unwrap();
+    store.settle(sink, 0, 1, 1, None).await.unwrap();
     store.prune(ALL).await.unwrap();
     let between = store.spool_bytes();
     if !answered {
@@ -165,7 +165,7 @@ proptest! {
                     }
                     Step::Settle { events } => {
                         let to = (settled + events).min(filled);
-                        shelf.store().settle(sink, settled, to, None).await.unwrap();
+                        shelf.store().settle(sink, settled, to, to - settled, None).await.unwrap();
                         settled = to;
                     }
                     Step::PruneBytes(bytes) => {

@@ -2,11 +2,12 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use siemferry::event::{Digest, Millis, Page, Paging, Record, Repeats, Seq, Uid};
+use siemferry::event::{Digest, Event, Millis, Page, Paging, Record, Repeats, Seq, Uid};
 use siemferry::position::{PageToken, PassId, Second, Window};
+use siemferry::store::dead_letters::{Configured, Letters, Refused, Retried};
 use siemferry::store::seen::Counts;
 use siemferry::store::sources::{Drained, Origin, PageCommit, Reader, StoredSweep};
-use siemferry::store::{self, Config, Error, Store};
+use siemferry::store::{self, Config, Error, SinkId, Store};
 use tempfile::TempDir;
 
 /// When the first window begins.
@@ -106,6 +107,28 @@ impl Shelf {
         assert_eq!(reading.page(self.store(), &shown, "next").await.unwrap(), count);
     }
 
+    /// Puts an event into the spool for one sink alone, as another process does: by the retry of a
+    /// dead letter. Returns its number.
+    pub async fn send_again(&self, sink: SinkId) -> Seq {
+        let event = Event {
+            seq: 1,
+            uid: Uid([9; 16]),
+            time: None,
+            event_type: None,
+            raw: b"{\"again\":true}",
+            source: "acme",
+            api: "keeper",
+            received: T0 * 1000,
+        };
+        let refused = Refused::new(sink, &event, "too long", 1);
+        let id = self.store().bury(refused).await.unwrap();
+        let mut letters = Letters::edit(self.dir.path()).unwrap();
+        match &letters.retry(&[id], &AllSinks).unwrap()[..] {
+            [(_, Retried::SentAgain(seq))] => *seq,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// All events that the spool holds.
     pub async fn events(&self) -> Vec<Stored> {
         let (mut events, mut seq) = (Vec::new(), 0);
@@ -125,8 +148,27 @@ impl Shelf {
         conn.query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
+    /// Changes the database, as another process does.
+    pub fn tell(&self, sql: &str) {
+        let conn = rusqlite::Connection::open(store::database(self.dir.path())).unwrap();
+        conn.execute_batch(sql).unwrap();
+    }
+
     pub fn watermark(&self, age: Millis) -> Second {
         self.ask(&format!("SELECT watermark FROM sweeps WHERE age_ms = {age}"))
+    }
+}
+
+/// A configuration that has every sink.
+struct AllSinks;
+
+impl Configured for AllSinks {
+    fn has_sink(&self, _: &str) -> bool {
+        true
+    }
+
+    fn read_again(&self, _: &str, _: &[u8]) -> Option<(Origin, Page)> {
+        None
     }
 }
 

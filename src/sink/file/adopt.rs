@@ -78,6 +78,15 @@ impl<'a> Tail<'a> {
         }
     }
 
+    /// True when the first line of `output` is the next event.
+    pub async fn is_begun_by(&mut self, output: &Output) -> Result<bool, BoxError> {
+        let mut file = output.reader()?;
+        file.rewind()?;
+        let mut line = Vec::new();
+        read_line(&mut BufReader::new(file), &mut line)?;
+        Ok(self.judge(&line, false).await? == Judged::Ours)
+    }
+
     /// Tells the operator, and how many events were adopted.
     pub fn report(&self) -> u64 {
         if self.adopted > 0 {

@@ -4,10 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
+use crate::event::Millis;
 use crate::sink::Batch;
 use crate::sys;
 
@@ -20,6 +22,13 @@ pub struct Position {
     pub length: u64,
     /// The last line before `length`; none when the file is empty.
     line: Option<Line>,
+}
+
+impl Position {
+    /// True when both are in one file.
+    pub fn is_in(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +103,8 @@ pub struct Output {
     at: Position,
     /// True when a flush failed: the kernel may have dropped what it had not written.
     unflushed: bool,
+    /// When its first line was written, as far as is known; none while it is empty.
+    begun: Option<Millis>,
 }
 
 impl Output {
@@ -122,39 +133,20 @@ impl Output {
         Self::with(path, file)
     }
 
-    fn with(path: &Path, file: File) -> Result<Self, Error> {
+    /// An open file, at its end.
+    pub fn with(path: &Path, file: File) -> Result<Self, Error> {
         let metadata = file.metadata().map_err(io_error("examine", path))?;
         let ((device, inode), length) = (sys::inode(&metadata), metadata.len());
         let at = Position { device, inode, length, line: None };
-        Ok(Self { path: path.to_owned(), file, at, unflushed: false })
-    }
-
-    /// The file that a bookmark names, when it no longer stands at the path: found by its inode
-    /// among its siblings.
-    pub fn moved(path: &Path, at: &Position, current: &Self) -> Result<Option<Self>, Error> {
-        if (at.device, at.inode) == (current.at.device, current.at.inode) {
-            return Ok(None);
-        }
-        let dir = directory(path);
-        let Ok(siblings) = dir.read_dir() else { return Ok(None) };
-        for sibling in
-            siblings.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
-        {
-            let mut options = OpenOptions::new();
-            options.read(true).append(true);
-            sys::no_follow(&mut options);
-            let Ok(file) = options.open(sibling.path()) else { continue };
-            let found = Self::with(&sibling.path(), file)?;
-            if (at.device, at.inode) == (found.at.device, found.at.inode) && found.continues(at)? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+        let made = metadata.created().or_else(|_| metadata.modified()).ok();
+        let made = made.map(|time| DateTime::<Utc>::from(time).timestamp_millis());
+        let begun = made.filter(|_| length > 0);
+        Ok(Self { path: path.to_owned(), file, at, unflushed: false, begun })
     }
 
     /// True when this is the file of the bookmark, with what it held then.
     pub fn continues(&self, at: &Position) -> Result<bool, Error> {
-        if (at.device, at.inode) != (self.at.device, self.at.inode) {
+        if !at.is_in(&self.at) {
             return Ok(false);
         }
         let held = self.holds(at)?;
@@ -190,6 +182,16 @@ impl Output {
     /// Where it stands.
     pub fn position(&self) -> &Position {
         &self.at
+    }
+
+    /// When its first line was written, as far as is known; none while it is empty.
+    pub fn begun(&self) -> Option<Millis> {
+        self.begun
+    }
+
+    /// Takes over what the bookmark knows about the same file.
+    pub fn remember(&mut self, begun: Option<Millis>) {
+        self.begun = self.begun.and(begun).or(self.begun);
     }
 
     /// Where the file is.
@@ -231,6 +233,9 @@ impl Output {
         let io = |doing| io_error(doing, &self.path);
         if self.unflushed {
             self.write_again().map_err(io("write again to"))?;
+        }
+        if self.size()? == 0 {
+            self.begun = Some(Utc::now().timestamp_millis());
         }
         if self.ends_within_a_line().map_err(io("read"))? {
             (&self.file).write_all(b"\n").map_err(io("append to"))?;
@@ -276,7 +281,14 @@ impl Output {
         Ok(last != *b"\n")
     }
 
-    fn size(&self) -> Result<u64, Error> {
+    /// Makes what the directory says about it survive a power cut.
+    pub fn flush_names(&self) -> Result<(), Error> {
+        let dir = directory(&self.path);
+        sys::sync_dir(dir).map_err(io_error("flush directory", dir))
+    }
+
+    /// How many bytes the file holds, whoever has written them.
+    pub fn size(&self) -> Result<u64, Error> {
         Ok(self.file.metadata().map_err(io_error("examine", &self.path))?.len())
     }
 
@@ -320,7 +332,7 @@ impl Line {
 }
 
 /// Opening a FIFO would wait for its reader, so the kind is asked before.
-fn refuse(path: &Path) -> Result<(), Error> {
+pub(super) fn refuse(path: &Path) -> Result<(), Error> {
     let kind = match std::fs::symlink_metadata(path) {
         Ok(found) => found.file_type(),
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -352,10 +364,11 @@ fn create_directory(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn directory(path: &Path) -> &Path {
+/// The directory that holds the file.
+pub fn directory(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { doing, path: path.to_owned(), source }
 }

@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::RestSource;
 use crate::http::Answer;
 use crate::secret::redact;
-use crate::source::FetchError;
-use crate::source::preset::{ErrorRule, Reaction};
+use crate::source::preset::Reaction;
+use crate::source::{FetchError, remedied};
 
 impl RestSource {
     /// What a status other than 200 means.
@@ -26,7 +26,7 @@ impl RestSource {
         match rule.map_or(by_default, |rule| rule.then) {
             Reaction::Retry => {
                 let after = rule.and_then(|rule| rule.wait(&answer.body)).max(answer.retry_after);
-                let source = hinted(text, rule).into();
+                let source = remedied(text, rule.and_then(|rule| rule.hint.as_deref()));
                 if answer.status == 429 || rule.is_some_and(|rule| !rule.wait.is_empty()) {
                     FetchError::Throttled { after, source }
                 } else {
@@ -34,7 +34,9 @@ impl RestSource {
                 }
             }
             Reaction::Expired => FetchError::PageExpired { source: text.into() },
-            Reaction::TooMuch => FetchError::TooMuch { source: hinted(text, rule).into() },
+            Reaction::TooMuch => FetchError::TooMuch {
+                source: remedied(text, rule.and_then(|rule| rule.hint.as_deref())),
+            },
             Reaction::Blocked => {
                 // The operator may have put a new one there meanwhile.
                 self.secret.lock().expect("no panic while held").take();
@@ -43,13 +45,6 @@ impl RestSource {
                 FetchError::Blocked { source: text.into(), hint }
             }
         }
-    }
-}
-
-fn hinted(text: String, rule: Option<&ErrorRule>) -> String {
-    match rule.and_then(|rule| rule.hint.as_deref()) {
-        Some(hint) => format!("{text} ({hint})"),
-        None => text,
     }
 }
 

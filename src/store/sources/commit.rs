@@ -9,8 +9,8 @@ use super::{Reader, StoredSweep};
 use crate::event::{Digest, Millis, Page, Repeats, Seq};
 use crate::position::{PassId, Second, Window};
 use crate::store::seen::{self, Counts, Delta, Judge};
-use crate::store::spool::Builder;
-use crate::store::{Error, SourceId, Store, next_seq, requests};
+use crate::store::spool::{self, Builder, NewPage};
+use crate::store::{Error, SourceId, Store, dead_letters, requests};
 
 /// What stays the same over all pages of a source.
 #[derive(Debug)]
@@ -125,7 +125,9 @@ fn commit_page(conn: &Connection, commit: &PageCommit) -> Result<Committed, Erro
     admit_records(judge, commit, &mut builder)?;
     let bad = admit_bad(judge, commit)?;
     let events = u64::from(builder.count());
-    let (last_seq, bytes) = spool_page(conn, commit, pass, builder)?;
+    let (source, received) = (commit.origin.id, commit.fetched_at);
+    let page = NewPage { builder, source, pass, received, only_sink: None };
+    let (last_seq, bytes) = spool::insert(conn, page)?;
     let records = (commit.page.records.len() + commit.page.bad.len()) as u64;
     let late = if matches!(commit.reader, Reader::Sweep(1..)) { events } else { 0 };
     let repeats = records - events - bad;
@@ -207,15 +209,11 @@ fn admit_records(
 fn admit_bad(judge: &mut Judge<'_>, commit: &PageCommit) -> Result<u64, Error> {
     let mut bad = 0;
     for record in &commit.page.bad {
-        if judge.admit(0, bad_digest(&record.raw))?.is_none() {
-            continue;
+        if let Some(copy) = judge.admit(0, bad_digest(&record.raw))? {
+            let source = &commit.origin.name;
+            dead_letters::keep_unread(judge.conn, source, record, copy, commit.fetched_at)?;
+            bad += 1;
         }
-        bad += 1;
-        judge.conn.execute(
-            "INSERT INTO dead_letters (source, event, reason, attempts, at)
-             VALUES (?1, ?2, ?3, 0, ?4)",
-            params![commit.origin.id, record.raw, record.reason, commit.fetched_at],
-        )?;
     }
     Ok(bad)
 }
@@ -227,41 +225,6 @@ fn bad_digest(raw: &[u8]) -> Digest {
     let mut digest = [0; 16];
     digest.copy_from_slice(&hash[..16]);
     Digest(digest)
-}
-
-fn spool_page(
-    conn: &Connection,
-    commit: &PageCommit,
-    pass: PassId,
-    builder: Builder,
-) -> Result<(Seq, u64), Error> {
-    let first = next_seq(conn)?;
-    let count = builder.count();
-    if count == 0 {
-        return Ok((first - 1, 0));
-    }
-    let no_memory = |source| Error::Io {
-        doing: "compress a page for",
-        path: "the spool".into(),
-        source: Arc::new(source),
-    };
-    let body = builder.finish().map_err(no_memory)?;
-    conn.prepare_cached(
-        "INSERT INTO pages (first_seq, count, source, pass, fetched_at, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?
-    .execute(params![
-        first.cast_signed(),
-        count,
-        commit.origin.id,
-        pass,
-        commit.fetched_at,
-        body
-    ])?;
-    let next = first + Seq::from(count);
-    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'next_seq'")?
-        .execute(params![next.cast_signed()])?;
-    Ok((next - 1, body.len() as u64))
 }
 
 fn advance(conn: &Connection, commit: &PageCommit, pass: PassId, events: u64) -> Result<(), Error> {
