@@ -168,6 +168,29 @@ fn every_name_is_on_stable_storage_before_the_next_step() {
     assert_eq!(steps, 12, "{log}");
 }
 
+/// A power cut soon after the start would else take lines that the store takes for delivered.
+#[test]
+fn what_is_adopted_is_on_stable_storage_before_it_is_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::new(dir.path(), "");
+    assert!(scene.is_killed_at("fdatasync", 1), "behind the write of the first line");
+    let written = fs::read_to_string(scene.pen().path()).unwrap();
+    assert_eq!(written.lines().count(), 1);
+    let log = dir.path().join("trace");
+    let trace = "trace=fdatasync,?rename,?renameat,renameat2";
+
+    let mut command = scene.traced(&["-y", "-o", log.to_str().unwrap(), "-e", trace]);
+    assert!(command.output().unwrap().status.success());
+
+    let log = fs::read_to_string(log).unwrap();
+    let steps: Vec<&str> = log.lines().collect();
+    let settle = steps.iter().position(|step| step.contains("store.new")).unwrap();
+    let flushed = steps[..settle]
+        .iter()
+        .any(|step| step.contains("fdatasync(") && step.contains("events.ndjson>"));
+    assert!(flushed, "{log}");
+}
+
 fn names(scene: &Scene) -> Vec<String> {
     let entries = scene.home.read_dir().unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()

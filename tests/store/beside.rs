@@ -29,7 +29,7 @@ async fn what_another_process_commits_rings_and_what_we_commit_does_not() {
 async fn what_another_process_asks_rings_only_for_requests() {
     let shelf = Shelf::new(STABLE).await;
     let (committed, requests) = (shelf.store().committed(), shelf.store().requests());
-    shelf.tell("INSERT INTO requests (verb, arguments, asked_at) VALUES ('backfill', '{}', 0)");
+    shelf.tell("INSERT INTO requests (verb, target, asked_at) VALUES ('replay', 's', 0)");
 
     shelf.store().look_beside().await.unwrap();
 

@@ -54,13 +54,13 @@ impl<'a> Tail<'a> {
         let mut file = output.reader()?;
         file.seek(SeekFrom::Start(from))?;
         let mut lines = BufReader::with_capacity(256 << 10, file);
-        let mut at = from;
+        let (mut at, before) = (from, self.adopted);
         let mut line = Vec::new();
         loop {
             line.clear();
             let read = read_line(&mut lines, &mut line)?;
             if read == 0 {
-                return Ok(());
+                break;
             }
             match self.judge(&line, known).await? {
                 Judged::Ours => {
@@ -71,11 +71,15 @@ impl<'a> Tail<'a> {
                 Judged::Foreign => self.foreign += 1,
                 Judged::Torn => {
                     self.cut += output.cut(at)?;
-                    return Ok(());
+                    break;
                 }
             }
             at += read;
         }
+        if self.adopted > before {
+            output.secure()?;
+        }
+        Ok(())
     }
 
     /// True when the first line of `output` is the next event.

@@ -253,6 +253,11 @@ impl Output {
         Ok(())
     }
 
+    /// Has what an earlier run wrote reach stable storage: it may have been killed before its flush.
+    pub fn secure(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// Makes the pages dirty again that a failed flush may have dropped. Readers see no change.
     fn write_again(&self) -> io::Result<()> {
         let mut tail = Vec::new();
