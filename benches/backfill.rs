@@ -30,8 +30,10 @@ fn main() {
 /// One event of about 400 bytes, as Keeper sends them.
 fn event(number: i64, of: i64) -> SimEvent {
     let time = END - SPAN + SPAN / of * number;
+    let at = chrono::DateTime::from_timestamp_millis(time).expect("a time of ours");
+    let at = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
     let text = format!(
-        r#"{{"audit_event":"open_record","username":"someone.with.a.name{}@company.example","remote_address":"198.51.100.{}","category":"usage","client_version":"Browser Extensions.17.4.{}","enterprise_id":261822,"record_uid":"Dm_l4bk34Rj62ef-{number:08}","shared_folder_uid":"L2Dbp4JkF8m-qPgwU1yFwQ","folder_uid":"XUPv3gDm_l4bk34Rj62efA","device_name":"notebook of somebody {}","result_code":"success"}}"#,
+        r#"{{"audit_event":"open_record","timestamp":"{at}","username":"someone.with.a.name{}@company.example","remote_address":"198.51.100.{}","category":"usage","client_version":"Browser Extensions.17.4.{}","enterprise_id":261822,"record_uid":"Dm_l4bk34Rj62ef-{number:08}","shared_folder_uid":"L2Dbp4JkF8m-qPgwU1yFwQ","folder_uid":"XUPv3gDm_l4bk34Rj62efA","device_name":"notebook of somebody {}","result_code":"success"}}"#,
         number % 997,
         number % 250,
         number % 10,

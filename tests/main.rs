@@ -69,3 +69,6 @@ mod presets;
 
 /// What the engine asks of an API, and what it makes of each answer.
 mod engine;
+
+/// All weather at the API.
+mod weather;

@@ -30,7 +30,7 @@ impl Poller {
             }
             self.backfill = id;
             self.plan.set_backfill(next.as_ref().map(Backfill::left));
-            self.reading_mut(Reader::Backfill).hold.end();
+            self.reading_mut(Reader::Backfill).end();
             let Some(backfill) = next else { return Ok(()) };
             if self.plan.left_from(backfill.position).is_some() {
                 info!(id, window = %backfill.left(), "Backfill begins.");

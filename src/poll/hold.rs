@@ -16,7 +16,7 @@ pub struct Hold {
 impl Hold {
     /// Of a reader that is ready; `seed` keeps many from waking at once.
     pub fn new(seed: u64) -> Self {
-        let waits = Backoff::new(Duration::from_secs(1), Duration::from_secs(300), seed);
+        let waits = Backoff::new(super::SOON, Duration::from_secs(300), seed);
         Self { waits, until: None }
     }
 
@@ -27,10 +27,15 @@ impl Hold {
         wait
     }
 
-    /// The reader has drained a window; true when that was not to be expected.
-    pub fn end(&mut self) -> bool {
+    /// The next wait is as short as the first.
+    pub fn shorten(&mut self) {
         self.waits.reset();
-        self.until.take().is_some()
+    }
+
+    /// The reader has drained a window.
+    pub fn end(&mut self) {
+        self.waits.reset();
+        self.until = None;
     }
 
     /// True from the first failure until a window is drained.

@@ -38,6 +38,9 @@ use pass::Pass;
 use plan::{HEAD, Next, Plan, Reader, Rules, Task};
 use trouble::Told;
 
+/// When a first failure is tried again, or somewhat sooner.
+const SOON: Duration = Duration::from_millis(250);
+
 /// How often what nothing can meet again is forgotten.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 
@@ -105,6 +108,24 @@ struct Reading {
     /// The pass that failed or made way for the head, to be gone on with.
     suspended: Option<Pass>,
     hold: Hold,
+    /// How many pages of its window a pass has come to at most.
+    furthest: u64,
+}
+
+impl Reading {
+    /// A page was committed: further than ever, it is no use to wait as long as before.
+    fn progress(&mut self, pass: &Pass) {
+        if pass.tally.pages > self.furthest {
+            self.furthest = pass.tally.pages;
+            self.hold.shorten();
+        }
+    }
+
+    /// A window was drained.
+    fn end(&mut self) {
+        self.furthest = 0;
+        self.hold.end();
+    }
 }
 
 /// What to do after a failure.
@@ -127,15 +148,19 @@ impl Poller {
     ) -> Self {
         let plan = Plan::new(&stored.sweeps, settings.rules);
         let seed = u64::from(std::process::id()) ^ wall_clock().cast_unsigned();
-        let reading =
-            |reader| Reading { reader, suspended: None, hold: Hold::new(seed.rotate_left(7)) };
+        let reading = |reader| Reading {
+            reader,
+            suspended: None,
+            hold: Hold::new(seed.rotate_left(7)),
+            furthest: 0,
+        };
         let mut requests = store.requests();
         // What was asked for before the start is as good as what is asked for from now on.
         requests.mark_changed();
         Self {
             readers: plan.readers().map(reading).collect(),
             clock: ServerClock::new(wall_clock, stored.skew),
-            health: Health::new(Duration::from_secs(1), Duration::from_secs(300), seed),
+            health: Health::new(SOON, Duration::from_secs(300), seed),
             caps: Caps::new(source.page_caps()),
             origin: Arc::new(origin),
             backfill: None,

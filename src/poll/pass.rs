@@ -34,6 +34,8 @@ pub struct Pass {
     pub expired: u32,
     /// How often in a row its next page could not be had.
     pub strikes: u32,
+    /// How often in a row its last page was as full as pages get.
+    pub full_ends: u32,
     /// True while it has itself counted every copy from its first page on. What another has counted
     /// too low is left for a later sweep to read.
     pub is_whole: bool,
@@ -73,6 +75,7 @@ impl Pass {
             scope,
             expired: 0,
             strikes: 0,
+            full_ends: 0,
             is_whole: true,
             tokens: HashSet::new(),
             contents: HashSet::new(),
@@ -106,7 +109,7 @@ impl Pass {
         }
         self.id = Some(committed.pass);
         self.counts.merge(committed.delta);
-        self.strikes = 0;
+        (self.strikes, self.full_ends) = (0, 0);
         // Only now: a page whose commit failed is asked for again, and gives its token again.
         self.tokens.extend(next.as_ref().map(hash));
         self.contents.extend(self.pending.take());

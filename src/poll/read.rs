@@ -17,6 +17,9 @@ use crate::store::{self, wall_clock};
 /// A pass that takes more pages than this reads half as much.
 const MOST_PAGES: u64 = 10_000;
 
+/// So often a full last page is asked for again, before it is believed that it is the last.
+const ASKED_AGAIN: u32 = 2;
+
 impl Poller {
     /// Reads a window from the pass's next page to its last.
     pub(super) async fn drain(&mut self, mut pass: Pass) -> Result<Then, store::Error> {
@@ -37,9 +40,13 @@ impl Poller {
             self.caps.learn(&page);
             let next = page.next.clone();
             if next.is_none() && self.caps.is_suspect(&page) {
-                match self.judge_full_page(&pass).await {
+                match self.judge_full_page(&mut pass).await {
                     Some(Ok(())) => {}
                     Some(Err(err)) => return self.failed(pass, err).await,
+                    None if pass.token.is_some() => {
+                        fetched = self.fetch(pass.task, pass.token.as_ref()).await;
+                        continue;
+                    }
                     None => return Ok(Then::GoOn),
                 }
             }
@@ -56,6 +63,7 @@ impl Poller {
                 Ok(committed) => pass.absorb(committed, Some(token)),
                 Err(err) => return self.not_committed(pass, err).await,
             }
+            self.reading_mut(pass.task.reader).progress(&pass);
             debug!(window = %pass.task.window, events = pass.tally.events, repeats = pass.tally.repeats,
                 late = pass.tally.late, "Page committed.");
             if !goes_on || self.store.spool_bytes() >= self.settings.spool_max.get() {
@@ -88,10 +96,15 @@ impl Poller {
         Then::GoOn
     }
 
-    /// A last page that is as full as pages get may have been cut: half the window holds less. None
-    /// when that is read instead.
-    async fn judge_full_page(&mut self, pass: &Pass) -> Option<Result<(), FetchError>> {
+    /// A last page that is as full as pages get may have been cut. When it is the only one, half the
+    /// window holds less; when others came before it, it is asked for again. None when that is done
+    /// instead.
+    async fn judge_full_page(&mut self, pass: &mut Pass) -> Option<Result<(), FetchError>> {
         let window = pass.task.window;
+        if pass.token.is_some() {
+            pass.full_ends += 1;
+            return (pass.full_ends > ASKED_AGAIN).then_some(Ok(()));
+        }
         if self.plan.halve(pass.task) {
             debug!(%window, "Halves a window that ends with a full page.");
             self.turn = pass.task.reader;
@@ -128,7 +141,7 @@ impl Poller {
             _ => self.has_filled(window),
         }
         self.turn = HEAD;
-        self.reading_mut(reader).hold.end();
+        self.reading_mut(reader).end();
         self.recovered().await?;
         let tally = pass.tally;
         let elapsed = begun.elapsed();
@@ -224,7 +237,7 @@ impl Poller {
             Some(Ok((response, _))) => {
                 self.tell_time(&mut pass, &response);
                 self.page_came().await?;
-                self.reading_mut(HEAD).hold.end();
+                self.reading_mut(HEAD).end();
                 Ok(Then::GoOn)
             }
         }

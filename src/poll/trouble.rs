@@ -14,8 +14,12 @@ use crate::source::FetchError;
 use crate::store;
 use crate::units::Bytes;
 
-/// So often the same page is asked for before its window is begun again.
+/// So often a page that is too much is asked for before its window is halved.
 const STRIKES: u32 = 3;
+
+/// So often a page that breaks the contract is asked for before its window is begun again: that
+/// costs all its pages, and the next answer may be a better one.
+const VIOLATIONS: u32 = 8;
 
 /// What the log says already; each of it is said once until it is over.
 #[derive(Clone, Copy, Debug, Default)]
@@ -174,7 +178,7 @@ impl Poller {
     ) -> Result<Then, store::Error> {
         let window = pass.task.window;
         pass.strikes += 1;
-        if pass.token.is_some() && pass.strikes >= STRIKES {
+        if pass.token.is_some() && pass.strikes >= VIOLATIONS {
             pass = pass.restarted(self.source.token_scope());
         }
         let hold = &mut self.reading_mut(pass.task.reader).hold;
@@ -245,7 +249,7 @@ impl Poller {
             }
             Some(Ok((response, _))) => self.tell_time(&mut pass, &response),
         }
-        self.reading_mut(HEAD).hold.end();
+        self.reading_mut(HEAD).end();
         let until = rfc3339(self.plan.watermark(0));
         let error = format!(
             "events were read up to {until}, which the server's clock has not come to: one of its answers told the time wrong"

@@ -47,6 +47,21 @@ pub enum Fault {
     },
     /// The true answer, but only after [`super::Api::release`].
     Hold,
+    /// A page that breaks the rules of paging, or a wrong one.
+    Lie(Lie),
+}
+
+/// What is wrong with a page that looks well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// There is more, it says, and gives no token for it.
+    NoToken,
+    /// It gives the token that it was asked with.
+    SameToken,
+    /// The first page of the reading again, and a new token.
+    FirstPage,
+    /// It ends here, it says, though there is more.
+    CutShort,
 }
 
 impl Fault {
@@ -86,7 +101,7 @@ pub(super) fn spoil(fault: Fault, truth: Reply, credential: &str) -> Reply {
             let body = format!(r#"{{"error":"rejected","message":"you sent {credential}"}}"#);
             other(code, typed("application/json"), body)
         }
-        Fault::Truncated | Fault::Stall | Fault::Reset | Fault::Hold => truth,
+        Fault::Truncated | Fault::Stall | Fault::Reset | Fault::Hold | Fault::Lie(_) => truth,
     }
 }
 

@@ -5,7 +5,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Response};
 use chrono::DateTime;
 
-use super::fault::{Fault, spoil};
+use super::fault::{Fault, Lie, spoil};
 use super::rng::{Rng, mix};
 use super::token::Ticket;
 use super::wire::{Cut, Line, Plan};
@@ -55,7 +55,11 @@ pub(super) async fn answer(
         Some(Fault::Hold) => drop(released.changed().await),
         _ => {}
     }
-    let truth = reply(&api, &info).unwrap_or_else(Refusal::into_reply);
+    let lie = match &fault {
+        Some(Fault::Lie(lie)) => Some(*lie),
+        _ => None,
+    };
+    let truth = reply(&api, &info, lie).unwrap_or_else(Refusal::into_reply);
     let cut = match &fault {
         Some(Fault::Reset) => Some(Cut::Answer),
         Some(Fault::Truncated) => Some(Cut::Body(truth.body.len() / 2)),
@@ -76,8 +80,11 @@ fn credential<'a>(api: &Api, headers: &'a HeaderMap) -> &'a str {
     header.and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-fn reply(api: &Api, info: &RequestInfo) -> Result<Reply, Refusal> {
-    let wanted = admit(api, info)?;
+fn reply(api: &Api, info: &RequestInfo, lie: Option<Lie>) -> Result<Reply, Refusal> {
+    let mut wanted = admit(api, info)?;
+    if lie == Some(Lie::FirstPage) {
+        wanted.ticket = None;
+    }
     let world = api.world();
     let most = usize::try_from(wanted.limit).expect("a limit fits");
     let cap = api.options().page_cap;
@@ -98,10 +105,21 @@ fn reply(api: &Api, info: &RequestInfo) -> Result<Reply, Refusal> {
         let generation = api.token_generation();
         Ticket { window, limit, after, pages, issued, generation }.seal(api.options().seed)
     });
+    let asked_with = || info.parameter(&api.options().dialect.token).map(str::to_owned);
+    let next = match lie {
+        Some(Lie::CutShort | Lie::NoToken) => None,
+        Some(Lie::SameToken) => asked_with().or(next),
+        _ => next,
+    };
+    let mut body = render(api, info.number, &page, next.as_deref());
+    if lie == Some(Lie::NoToken) {
+        let text = String::from_utf8_lossy(&body);
+        body = text.replace("\"has_more\":false", "\"has_more\":true").into_bytes();
+    }
     Ok(Reply {
         status: 200,
         headers: vec![("content-type".into(), "application/json".into())],
-        body: render(api, info.number, &page, next.as_deref()),
+        body,
         page: Some(pages),
         records: page.records.len(),
     })

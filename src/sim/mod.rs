@@ -33,7 +33,7 @@ mod world;
 mod tests;
 
 pub use dialect::{Dialect, LastToken, TimeFormat};
-pub use fault::Fault;
+pub use fault::{Fault, Lie};
 pub use json::canonical;
 pub use rng::Rng;
 pub use week::week;

@@ -37,9 +37,14 @@ impl Sim {
 
     /// Waits until the API has been asked so often in all.
     pub fn wait_for_requests(&self, count: u64) {
+        self.wait_for_requests_for(count, PATIENCE);
+    }
+
+    /// The same, where that takes long.
+    pub fn wait_for_requests_for(&self, count: u64, patience: Duration) {
         let runtime = self.runtime.as_ref().unwrap();
         let asked =
-            async { tokio::time::timeout(PATIENCE, self.api.wait_for_requests(count)).await };
+            async { tokio::time::timeout(patience, self.api.wait_for_requests(count)).await };
         runtime.block_on(asked).expect("the requests come in time");
     }
 }
