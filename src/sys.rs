@@ -4,13 +4,26 @@
 //! operating system's own access lists decide.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::time::Duration;
 
 pub use imp::{
-    create_dir_private, effective_user, inode, is_network_fs, mode, no_follow, no_wait,
-    on_stop_signals, open_private, owner, set_mode, sync_dir,
+    allocate, create_dir_private, effective_user, free_bytes, inode, is_disk_error, is_network_fs,
+    mode, no_follow, no_wait, on_stop_signals, open_private, owner, set_mode, sync_dir,
 };
+
+/// True when an error says that there is no room: on the file system, in a quota, or for a file
+/// that has its largest size.
+pub fn is_no_room(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(kind, StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// Fills a file with zeros from its end up to `length`.
+fn fill(mut file: &File, length: u64) -> io::Result<()> {
+    let from = file.seek(io::SeekFrom::End(0))?;
+    io::copy(&mut io::repeat(0).take(length.saturating_sub(from)), &mut file).map(drop)
+}
 
 /// Takes the exclusive lock of an open file; false when another process holds it.
 ///
@@ -64,6 +77,34 @@ mod imp {
         let listen = move || signals.forever().for_each(|_| asked());
         std::thread::Builder::new().name("signals".into()).spawn(listen)?;
         Ok(())
+    }
+
+    /// How many bytes anybody may still write to the file system that holds `path`.
+    pub fn free_bytes(path: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// True when an error says that the device below a file has failed.
+    pub fn is_disk_error(err: &io::Error) -> bool {
+        err.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    }
+
+    /// Makes a file at least `length` bytes long, and all of them its own on the disk.
+    #[cfg(target_os = "linux")]
+    pub fn allocate(file: &File, length: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::{Errno, retry_on_intr};
+        match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, length)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => super::fill(file, length),
+            allocated => Ok(allocated?),
+        }
+    }
+
+    /// Makes a file at least `length` bytes long, and all of them its own on the disk.
+    #[cfg(not(target_os = "linux"))]
+    pub fn allocate(file: &File, length: u64) -> io::Result<()> {
+        super::fill(file, length)
     }
 
     /// Opens a file for reading and writing; a missing one is created for its owner alone.
@@ -154,6 +195,21 @@ mod imp {
     /// Does nothing here: the process ends as the operating system ends it, which is safe.
     pub fn on_stop_signals(_: impl FnMut() + Send + 'static) -> io::Result<()> {
         Ok(())
+    }
+
+    /// True when an error says that the device below a file has failed: not known here.
+    pub fn is_disk_error(_: &io::Error) -> bool {
+        false
+    }
+
+    /// How much room there is: not known here.
+    pub fn free_bytes(_: &Path) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Makes a file at least `length` bytes long, and all of them its own on the disk.
+    pub fn allocate(file: &File, length: u64) -> io::Result<()> {
+        super::fill(file, length)
     }
 
     /// Opens a file for reading and writing, creating it where it is missing.
@@ -269,6 +325,25 @@ mod tests {
         set_mode(&file, 0o640).unwrap();
         assert_eq!(mode(&file).unwrap(), 0o640);
         sync_dir(&dir).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_allocated_takes_room_on_the_disk() {
+        use std::os::unix::fs::MetadataExt as _;
+        let home = tempfile::tempdir().unwrap();
+        let make = |name: &str| open_private(&home.path().join(name)).unwrap();
+
+        for (name, work) in [("a", allocate as fn(&File, u64) -> _), ("b", fill)] {
+            let file = make(name);
+            work(&file, 100_000).unwrap();
+            work(&file, 300_000).unwrap();
+            let found = file.metadata().unwrap();
+            assert_eq!(found.len(), 300_000, "{name}");
+            assert!(found.blocks() * 512 >= 300_000, "{name}: {} blocks", found.blocks());
+        }
+        assert!(free_bytes(home.path()).unwrap() > 0);
+        assert!(free_bytes(&home.path().join("missing")).is_err());
     }
 
     #[cfg(unix)]
