@@ -10,8 +10,8 @@ use tracing::error;
 
 use super::{Mode, Outcome, Waiting};
 use crate::log::chain;
-use crate::store::{Prune, Store, wall_clock};
-use crate::units::Span;
+use crate::store::{Prune, Shortage, Store, wall_clock};
+use crate::units::{Bytes, Span};
 use crate::{deliver, poll};
 
 /// How often delivered pages that are old enough are removed.
@@ -48,6 +48,7 @@ impl Tasks {
             };
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Ok(stopped(mode)),
+                err = store.breakdown() => return Err(err.into()),
                 Some(ended) = self.pollers.join_next() => {
                     self.poller_ended(ended)?;
                     if self.pollers.is_empty() {
@@ -99,11 +100,15 @@ impl Tasks {
     /// Names what has not come to its end, for nothing has moved for too long.
     async fn waiting(&mut self, store: &Store) -> anyhow::Result<Vec<Waiting>> {
         let mut waiting = std::mem::take(&mut self.blocked);
+        // Of the disk alone: what the sinks have not taken is told as theirs.
+        let shortage = store.shortage(Bytes::new(u64::MAX));
         let status = store.status().await?;
         let reading = status.sources.iter().filter(|(_, source)| source.state != "ok");
         waiting.extend(reading.map(|(name, source)| {
             let (state, error) = (&source.state, source.last_error.as_deref());
-            Waiting { text: says("source", name, state, 0, error), hint: Some(LATER.into()) }
+            let hint =
+                shortage.as_ref().filter(|_| state == "paused").map_or(LATER, Shortage::hint);
+            Waiting { text: says("source", name, state, 0, error), hint: Some(hint.into()) }
         }));
         let pending =
             status.sinks.iter().filter(|(_, sink)| sink.pending > 0 || sink.state != "ok");
@@ -112,6 +117,13 @@ impl Tasks {
             let text = says("sink", name, state, sink.pending, error);
             Waiting { text, hint: Some(LATER.into()) }
         }));
+        if waiting.is_empty()
+            && let Some(shortage) = shortage
+        {
+            // Too full even for the source's own state.
+            let hint = Some(shortage.hint().into());
+            waiting.push(Waiting { text: shortage.to_string(), hint });
+        }
         if waiting.is_empty() {
             let text = "nothing moves any more".into();
             waiting.push(Waiting { text, hint: Some(LATER.into()) });
@@ -130,8 +142,8 @@ impl Tasks {
     }
 }
 
-/// A single run that is stopped has not done what it was asked for.
-fn stopped(mode: Mode) -> Outcome {
+/// How a run ends that is told to stop: a single one has not done what it was asked for.
+pub fn stopped(mode: Mode) -> Outcome {
     match mode {
         Mode::Forever => Outcome::Done,
         Mode::Once(_) => {

@@ -134,8 +134,8 @@ impl Poller {
             if *self.stop.borrow() {
                 return Ok(End::Stopped);
             }
-            if !self.store.make_room(self.settings.spool_max).await? {
-                self.pause().await?;
+            if let Some(shortage) = self.store.make_room(self.settings.spool_max).await? {
+                self.pause(&shortage).await?;
                 continue;
             }
             if self.health.state() == State::Paused {
@@ -241,11 +241,11 @@ impl Poller {
             let (committed, ahead) = tokio::join!(self.store.commit_page(commit), ahead);
             match committed {
                 Ok(committed) => pass.absorb(committed, Some(token)),
-                Err(err) => return self.not_committed(pass, err).await,
+                Err(err) => return self.not_committed(pass, err),
             }
             debug!(window = %pass.task.window, events = pass.tally.events, repeats = pass.tally.repeats,
                 late = pass.tally.late, "Page committed.");
-            if self.store.spool_bytes() >= self.settings.spool_max.get() {
+            if self.store.shortage(self.settings.spool_max).is_some() {
                 self.suspend(pass);
                 return Ok(Then::GoOn);
             }
@@ -265,7 +265,7 @@ impl Poller {
         commit.drained.clone_from(&moves);
         match self.store.commit_page(commit).await {
             Ok(committed) => pass.absorb(committed, None),
-            Err(err) => return self.not_committed(pass, err).await,
+            Err(err) => return self.not_committed(pass, err),
         }
         self.plan.moved(pass.task, &moves, pass.planned_at);
         self.turn = 0;

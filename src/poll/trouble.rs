@@ -11,7 +11,10 @@ use crate::event::Millis;
 use crate::health::State;
 use crate::position::{Window, rfc3339};
 use crate::source::FetchError;
-use crate::store;
+use crate::store::{self, Shortage};
+
+/// How often a full disk is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Poller {
     /// Keeps a pass, to be gone on with when its sweep is next asked.
@@ -20,7 +23,7 @@ impl Poller {
         self.suspended[sweep] = Some(pass);
     }
 
-    pub(super) async fn not_committed(
+    pub(super) fn not_committed(
         &mut self,
         pass: Pass,
         err: store::Error,
@@ -28,8 +31,9 @@ impl Poller {
         if !err.is_full() {
             return Err(err);
         }
-        // Nothing of the page is stored: the pass asks for it again.
-        self.failed(pass, FetchError::Retry { after: None, source: err.into() }).await
+        // Nothing of the page is stored: the pass asks for it again when there is room.
+        self.suspend(pass);
+        Ok(Then::GoOn)
     }
 
     pub(super) async fn failed(
@@ -122,6 +126,10 @@ impl Poller {
     }
 
     pub(super) async fn recovered(&mut self) -> Result<(), store::Error> {
+        if self.health.state() == State::Paused && self.store.is_on_trial() {
+            // Nor is it told: it may be full again at once.
+            return Ok(());
+        }
         if let Some((was, lasted)) = self.health.works() {
             info!(%was, ?lasted, "Source works again.");
         }
@@ -159,26 +167,28 @@ impl Poller {
         Ok(Then::GoOn)
     }
 
-    /// Waits until a sink has settled something.
-    pub(super) async fn pause(&mut self) -> Result<(), store::Error> {
+    /// Waits until a sink has settled something, or there may be room on the disk again.
+    pub(super) async fn pause(&mut self, shortage: &Shortage) -> Result<(), store::Error> {
+        let error = shortage.to_string();
         if self.health.state() != State::Paused {
-            warn!(bytes = self.store.spool_bytes(), "The spool is full; polling pauses.");
+            let hint = shortage.hint();
+            warn!(error, hint, "There is no room for new events; polling pauses.");
         }
         let mut settled = self.store.settled();
-        self.turn_to(State::Paused, None).await?;
+        self.turn_to(State::Paused, Some(&error)).await?;
         // What was settled before the doorbell was taken up.
-        if self.store.make_room(self.settings.spool_max).await? {
+        if self.store.make_room(self.settings.spool_max).await?.is_none() {
             return Ok(());
         }
         tokio::select! {
             _ = settled.changed() => {}
-            _ = self.stop.wait_for(|stop| *stop) => {}
+            () = self.pause_for(LOOK_EVERY) => {}
         }
         Ok(())
     }
 
-    pub(super) async fn pause_for(&mut self, wait: Duration) {
-        let _ = tokio::time::timeout(wait, self.stop.wait_for(|stop| *stop)).await;
+    pub(super) async fn pause_for(&self, wait: Duration) {
+        let _ = tokio::time::timeout(wait, self.stop.clone().wait_for(|stop| *stop)).await;
     }
 
     async fn turn_to(&mut self, state: State, error: Option<&str>) -> Result<(), store::Error> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::Error;
@@ -139,11 +140,15 @@ pub fn open_writer(path: &Path) -> Result<Connection, Error> {
          PRAGMA foreign_keys = ON;
          PRAGMA mmap_size = 0;
          PRAGMA journal_size_limit = 67108864;
-         PRAGMA wal_autocheckpoint = 2000;
+         PRAGMA wal_autocheckpoint = 0;
+         PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -8000;",
     )?;
     create(&conn)?;
     assert_pragmas(&conn)?;
+    // A power cut with an empty database and a full WAL makes SQLite discard the WAL; and what a
+    // failed flush has left in the WAL may be in memory alone, and look like stored.
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     conn.set_prepared_statement_cache_capacity(64);
     Ok(conn)
 }
@@ -161,6 +166,22 @@ pub fn open_reader(path: &Path) -> Result<Connection, Error> {
         let source = Arc::new(std::io::ErrorKind::NotFound.into());
         return Err(Error::Io { doing: "read the store", path: path.to_owned(), source });
     }
+    Ok(conn)
+}
+
+/// Opens a connection that can only read, where there is no room for the memory that connections
+/// share. Nobody else may use the database meanwhile.
+pub fn open_alone(path: &Path) -> Result<Connection, Error> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    // The log is left as it is, unless it is made only now.
+    let has_log = path.with_extension("db-wal").exists();
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
+    conn.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |_| Ok(()))?;
+    conn.execute_batch("PRAGMA query_only = ON")?;
+    refuse_foreign(&conn, path)?;
     Ok(conn)
 }
 
@@ -197,8 +218,6 @@ fn create(conn: &Connection) -> Result<(), Error> {
          PRAGMA user_version = {VERSION};
          COMMIT;"
     ))?;
-    // A power cut with an empty database and a full WAL makes SQLite discard the WAL.
-    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     Ok(())
 }
 
