@@ -37,6 +37,9 @@ mod courier;
 /// The file sink, whatever happens to its file.
 mod file_sink;
 
+/// A full disk stops the polling and nothing else, and all of it goes on when there is room.
+mod full_disk;
+
 /// The store, against a model of what is true.
 mod store;
 
