@@ -21,11 +21,14 @@ use crate::source::preset::Preset;
 use crate::source::rest::{self, RestSource};
 use crate::store::Store;
 use crate::store::sources::Origin;
-use crate::units::{Bytes, Span};
+use crate::units::{Bytes, Span, Start};
 
+mod opening;
 mod tasks;
 
+use opening::Opening;
 use tasks::Tasks;
+pub use tasks::stopped;
 
 /// How long the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,8 @@ pub struct SourceParts {
     pub origin: Origin,
     /// How far the first run reads back.
     pub start: Second,
+    /// How long ago that is, in seconds; none when it is a date.
+    pub ago: Option<i64>,
     /// The ages of its sweeps, the head's 0 first.
     pub ages: Vec<i64>,
     /// How often and how much is asked for.
@@ -104,6 +109,10 @@ impl SourceParts {
             name: name.to_owned(),
             origin,
             start: config.start.second(Utc::now()),
+            ago: match config.start {
+                Start::Ago(span) => Some(millis(span) / 1000),
+                Start::At(_) => None,
+            },
             ages: std::iter::once(0).chain(config.resweep.iter().map(|age| millis(*age))).collect(),
             rules,
             source: Box::new(source),
@@ -133,13 +142,38 @@ impl Daemon {
     /// # Errors
     /// When a secret cannot be read, or the state directory cannot be used.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
+        Self::from_parts(config, Self::sources(config)?)
+    }
+
+    /// As [`Daemon::new`], but on a full disk it waits for room, reading once only as long as the
+    /// mode says. None when told to stop meanwhile.
+    ///
+    /// # Errors
+    /// As those of [`Daemon::new`].
+    pub async fn when_there_is_room(
+        config: &Config,
+        mode: Mode,
+        stop: watch::Receiver<bool>,
+    ) -> anyhow::Result<Option<Self>> {
+        // A command that gives a token may take its time.
+        let (of_sources, mut stopping) = (config.clone(), stop.clone());
+        let set_up = tokio::task::spawn_blocking(move || Self::sources(&of_sources));
+        let sources = tokio::select! {
+            sources = set_up => sources??,
+            _ = stopping.wait_for(|stop| *stop) => return Ok(None),
+        };
+        let store = Opening::new(mode, stop).of(async || Store::open(&config.state)).await?;
+        Ok(store.map(|store| Self::on(store, config, sources)))
+    }
+
+    fn sources(config: &Config) -> anyhow::Result<Vec<SourceParts>> {
         let mut sources = Vec::new();
         for (name, source) in &config.sources {
             let parts = SourceParts::new(name, source.rest(), source.preset(), config.seen.keep)
                 .with_context(|| format!("set up source `{name}`"))?;
             sources.push(parts);
         }
-        Self::from_parts(config, sources)
+        Ok(sources)
     }
 
     /// As [`Daemon::new`], with these sources instead of the configured ones: any preset will do.
@@ -147,15 +181,20 @@ impl Daemon {
     /// # Errors
     /// When the state directory cannot be used.
     pub fn from_parts(config: &Config, sources: Vec<SourceParts>) -> anyhow::Result<Self> {
-        Ok(Self {
-            store: Store::open(&config.state)?,
+        Ok(Self::on(Store::open(&config.state)?, config, sources))
+    }
+
+    fn on(store: Store, config: &Config, sources: Vec<SourceParts>) -> Self {
+        store.keep_free(config.spool.reserve);
+        Self {
+            store,
             sources,
             sinks: config.sinks.clone(),
             spool_max: config.spool.max_bytes,
             spool_keep: config.spool.keep,
             grace: config.shutdown.grace.duration(),
             reopen: watch::channel(()).1,
-        })
+        }
     }
 
     /// Has every sink open its file again whenever `asked` changes.
@@ -177,8 +216,9 @@ impl Daemon {
         let finish = watch::Sender::new(false);
         let halt = watch::Sender::new(false);
         let mut tasks = Tasks::default();
-        self.start_couriers(&mut tasks, &halt, &finish).await?;
-        self.start_pollers(&mut tasks, &halt, mode).await?;
+        let mut opening = Opening::new(mode, stop.clone());
+        self.start_couriers(&mut tasks, &halt, &finish, &mut opening).await?;
+        self.start_pollers(&mut tasks, &halt, mode, &mut opening).await?;
         info!(version = env!("CARGO_PKG_VERSION"), "Started.");
         let outcome = tasks.watch(&store, mode, stop, &finish).await;
         halt.send_replace(true);
@@ -198,10 +238,12 @@ impl Daemon {
         tasks: &mut Tasks,
         halt: &watch::Sender<bool>,
         finish: &watch::Sender<bool>,
+        opening: &mut Opening,
     ) -> anyhow::Result<()> {
         for (name, config) in &self.sinks {
             let from_kept = config.from() == sink::From::Kept;
-            let mut registered = self.store.register_sink(name, from_kept).await?;
+            let register = async || self.store.register_sink(name, from_kept).await;
+            let Some(mut registered) = opening.of(register).await? else { return Ok(()) };
             if registered.is_new {
                 info!(sink = name, from = ?config.from(), "New sink.");
             }
@@ -236,13 +278,17 @@ impl Daemon {
         tasks: &mut Tasks,
         halt: &watch::Sender<bool>,
         mode: Mode,
+        opening: &mut Opening,
     ) -> anyhow::Result<()> {
         for parts in self.sources {
-            let SourceParts { name, source, mut origin, start, ages, rules } = parts;
-            let stored = self.store.register_source(&name, &ages, start).await?;
+            let SourceParts { name, source, mut origin, start, ago, ages, rules } = parts;
+            let register = async || self.store.register_source(&name, &ages, start).await;
+            let Some(stored) = opening.of(register).await? else { return Ok(()) };
             origin.id = stored.id;
             let once = mode != Mode::Forever;
-            let settings = poll::Settings { rules, spool_max: self.spool_max, once };
+            let ago = ago.filter(|_| stored.is_new);
+            let settings = poll::Settings { rules, spool_max: self.spool_max, once, ago };
+            tasks.reading.insert(name.clone());
             let store = self.store.clone();
             let poller = Poller::new(source, store, origin, stored, settings, halt.subscribe());
             let span = info_span!("poller", source = %name);

@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 pub enum State {
     /// It works.
     Ok,
-    /// A source that waits for room in the spool.
+    /// A source that waits for room in the spool, or on the disk.
     Paused,
     /// The last attempt failed; the next comes by itself.
     Retrying,

@@ -4,20 +4,33 @@
 //! operating system's own access lists decide.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::path::Path;
 use std::time::Duration;
 
 pub use imp::{
-    create_dir_private, create_private, effective_user, free_bytes, inode, is_network_fs,
-    may_write, mode, no_follow, no_wait, on_reopen_signal, on_stop_signals, open_private, owner,
-    rename_new, set_mode, sync_dir,
+    allocate, create_dir_private, create_private, effective_user, free_bytes, inode, is_disk_error,
+    is_network_fs, may_write, mode, no_follow, no_wait, on_reopen_signal, on_stop_signals,
+    open_private, owner, rename_new, set_mode, sync_dir,
 };
 
 /// The path, or the nearest one above it that exists.
 pub fn existing(path: &Path) -> &Path {
     let named = path.ancestors().filter(|above| !above.as_os_str().is_empty());
     named.into_iter().find(|above| above.exists()).unwrap_or(Path::new("."))
+}
+
+/// True when an error says that there is no room: on the file system, in a quota, or for a file
+/// that has its largest size.
+pub fn is_no_room(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(kind, StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// Fills a file with zeros from its end up to `length`.
+fn fill(mut file: &File, length: u64) -> io::Result<()> {
+    let from = file.seek(io::SeekFrom::End(0))?;
+    io::copy(&mut io::repeat(0).take(length.saturating_sub(from)), &mut file).map(drop)
 }
 
 /// Takes the exclusive lock of an open file; false when another process holds it.
@@ -94,6 +107,34 @@ mod imp {
         Ok(())
     }
 
+    /// How many bytes anybody may still write to the file system that holds `path`.
+    pub fn free_bytes(path: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// True when an error says that the device below a file has failed.
+    pub fn is_disk_error(err: &io::Error) -> bool {
+        err.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    }
+
+    /// Makes a file at least `length` bytes long, and all of them its own on the disk.
+    #[cfg(target_os = "linux")]
+    pub fn allocate(file: &File, length: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::{Errno, retry_on_intr};
+        match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, length)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => super::fill(file, length),
+            allocated => Ok(allocated?),
+        }
+    }
+
+    /// Makes a file at least `length` bytes long, and all of them its own on the disk.
+    #[cfg(not(target_os = "linux"))]
+    pub fn allocate(file: &File, length: u64) -> io::Result<()> {
+        super::fill(file, length)
+    }
+
     /// Opens a file for reading and writing; a missing one is created for its owner alone.
     pub fn open_private(path: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
@@ -111,12 +152,6 @@ mod imp {
         let mut wanted = Access::READ_OK | Access::WRITE_OK;
         wanted.set(Access::EXEC_OK, path.is_dir());
         Ok(rustix::fs::accessat(CWD, path, wanted, AtFlags::EACCESS)?)
-    }
-
-    /// How many bytes anybody may still write to the file system that holds `path`.
-    pub fn free_bytes(path: &Path) -> io::Result<u64> {
-        let found = rustix::fs::statvfs(path)?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     /// Creates a directory, and its missing parents, for its owner alone; one that exists stays as
@@ -236,6 +271,21 @@ mod imp {
         super::rename_unless_taken(from, to)
     }
 
+    /// True when an error says that the device below a file has failed: not known here.
+    pub fn is_disk_error(_: &io::Error) -> bool {
+        false
+    }
+
+    /// How much room there is: not known here.
+    pub fn free_bytes(_: &Path) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Makes a file at least `length` bytes long, and all of them its own on the disk.
+    pub fn allocate(file: &File, length: u64) -> io::Result<()> {
+        super::fill(file, length)
+    }
+
     /// Opens a file for reading and writing, creating it where it is missing.
     pub fn open_private(path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
@@ -245,11 +295,6 @@ mod imp {
     pub fn may_write(path: &Path) -> io::Result<()> {
         let read_only = std::fs::metadata(path)?.permissions().readonly();
         if read_only { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
-    }
-
-    /// How much room there is: not known here.
-    pub fn free_bytes(_: &Path) -> io::Result<u64> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Creates a directory and its missing parents.
@@ -376,6 +421,25 @@ mod tests {
             rename(&from, &free).unwrap();
             rename(&free, &from).unwrap();
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_allocated_takes_room_on_the_disk() {
+        use std::os::unix::fs::MetadataExt as _;
+        let home = tempfile::tempdir().unwrap();
+        let make = |name: &str| open_private(&home.path().join(name)).unwrap();
+
+        for (name, work) in [("a", allocate as fn(&File, u64) -> _), ("b", fill)] {
+            let file = make(name);
+            work(&file, 100_000).unwrap();
+            work(&file, 300_000).unwrap();
+            let found = file.metadata().unwrap();
+            assert_eq!(found.len(), 300_000, "{name}");
+            assert!(found.blocks() * 512 >= 300_000, "{name}: {} blocks", found.blocks());
+        }
+        assert!(free_bytes(home.path()).unwrap() > 0);
+        assert!(free_bytes(&home.path().join("missing")).is_err());
     }
 
     #[cfg(unix)]

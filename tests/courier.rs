@@ -687,7 +687,7 @@ fn a_full_spool_pauses_polling_until_the_sink_is_mended_and_all_is_delivered_onc
 
     let mut daemon = home.spawn();
     eventually("polling pauses", || {
-        home.logged("The spool is full; polling pauses.") > 0
+        home.logged("There is no room for new events; polling pauses.") > 0
             && home.status()["sources"]["acme"]["state"] == "paused"
     });
     let status = home.status();
@@ -699,7 +699,7 @@ fn a_full_spool_pauses_polling_until_the_sink_is_mended_and_all_is_delivered_onc
     assert!(daemon.wait().success());
     assert!(sim.api.requests() <= asked + 1, "it asks for nothing while it is paused");
     assert_eq!(home.logged("Sink is blocked"), 1);
-    assert_eq!(home.logged("The spool is full; polling pauses."), 1);
+    assert_eq!(home.logged("There is no room for new events; polling pauses."), 1);
 
     let output = home.command(&["run", "--once", "--patience", "1s"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);

@@ -37,6 +37,8 @@ mod courier;
 /// The file sink, whatever happens to its file.
 mod file_sink;
 
+/// A full disk stops the polling and nothing else, and all of it goes on when there is room.
+mod full_disk;
 /// Rotation by the daemon itself and by `logrotate`, while it runs and while it is killed.
 mod rotation;
 

@@ -18,10 +18,11 @@ use crate::sink::DeliveryError;
 use crate::source::rest::SetupError;
 use crate::source::{FetchError, Page, Source};
 use crate::store::{inspect, wall_clock};
+use crate::units::Bytes;
 use crate::{secret, sink, source, sys};
 
-/// With less room than this a disk is as good as full.
-const LEAST_SPACE: u64 = 64 << 20;
+/// With less room than this the disk of a sink is as good as full.
+const LEAST_SPACE: Bytes = Bytes::mebibytes(64);
 
 /// The second asked for is so long ago, in seconds: what happened in it is there to be read.
 const AGO: i64 = 60;
@@ -164,13 +165,13 @@ fn state(report: &mut Report, config: &Config) {
             report.failed(CONFIGURATION, "state", &err.to_string(), err.hint().as_deref());
         }
     }
-    disk(report, "disk of the state", dir);
+    disk(report, "disk of the state", dir, config.spool.reserve);
 }
 
-fn disk(report: &mut Report, what: &str, path: &Path) {
+fn disk(report: &mut Report, what: &str, path: &Path, least: Bytes) {
     let at = sys::existing(path);
     match sys::free_bytes(at) {
-        Ok(free) if free < LEAST_SPACE => report.failed(
+        Ok(free) if free < least.get() => report.failed(
             FAILED,
             what,
             &format!("{} free on the file system of `{}`", size(free), at.display()),
@@ -322,7 +323,7 @@ async fn check_sink(report: &mut Report, name: &str, config: &sink::Config, onli
         }
     }
     if let Some(path) = config.path() {
-        disk(report, &format!("disk of sink `{name}`"), path);
+        disk(report, &format!("disk of sink `{name}`"), path, LEAST_SPACE);
     }
 }
 

@@ -42,7 +42,8 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    log::init(&log::Config { level: log::Level::Warn, ..log::Config::default() });
+    // The simulated clock leaps: what a daemon would warn of is what is shown here.
+    log::init(&log::Config { level: log::Level::Error, ..log::Config::default() });
     let failed = |text: String| Failure::new(FAILED, text, None);
     let dir = tempfile::Builder::new()
         .prefix("siemferry-demo-")

@@ -1,8 +1,9 @@
 //! `siemferry run`: the daemon.
 
 use super::{CONFIGURATION, ConfigPath, FAILED, Failure, runtime, signals};
-use crate::daemon::{Daemon, Mode, Outcome};
+use crate::daemon::{self, Daemon, Mode, Outcome};
 use crate::log;
+use crate::store;
 use crate::units::Span;
 
 #[derive(clap::Args)]
@@ -24,14 +25,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     log::init(&config.log);
     let (stop, reopen) = (signals::stop()?, signals::reopen()?);
     let runtime = runtime()?;
-    let daemon = {
-        // The HTTP clients look for the runtime they belong to.
-        let _guard = runtime.enter();
-        Daemon::new(&config).map_err(|err| Failure::of(CONFIGURATION, &err))?
-    };
     let mode =
         if arguments.once { Mode::Once(arguments.patience.duration()) } else { Mode::Forever };
-    let ended = runtime.block_on(daemon.reopen_when(reopen).run(mode, stop));
+    let opened = runtime.block_on(Daemon::when_there_is_room(&config, mode, stop.clone()));
+    let ended = match opened.map_err(|err| not_opened(&err))? {
+        Some(daemon) => runtime.block_on(daemon.reopen_when(reopen).run(mode, stop)),
+        None => Ok(daemon::stopped(mode)),
+    };
     // A task that hangs must not hold up the exit: the grace is over.
     runtime.shutdown_background();
     match ended {
@@ -42,4 +42,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         Err(err) => Err(Failure::of(FAILED, &err)),
     }
+}
+
+/// A disk that is full or broken is no fault of the configuration.
+fn not_opened(err: &anyhow::Error) -> Failure {
+    let may_pass = err.downcast_ref::<store::Error>().is_some_and(store::Error::may_pass);
+    Failure::of(if may_pass { FAILED } else { CONFIGURATION }, err)
 }

@@ -161,7 +161,7 @@ mod keys {
         for (table, known) in [
             ("[state]", "dir"),
             ("[seen]", "keep"),
-            ("[spool]", "max_bytes`, `keep"),
+            ("[spool]", "max_bytes`, `reserve`, `keep"),
             ("[log]", "format`, `level"),
             ("[shutdown]", "grace"),
             ("[sinks.x.file]", "path`, `format`, `batch`, `from`, `rotate"),
@@ -286,6 +286,10 @@ mod values {
         );
         given(format!("{SOURCE}{SINK}[spool]\nmax_bytes = '4gb'")).is_refused(
             "`c.toml`: `spool.max_bytes`: found `4gb`, expected a size such as `64MiB` or `4GiB`",
+            hint,
+        );
+        given(format!("{SOURCE}{SINK}[spool]\nreserve = '64'")).is_refused(
+            "`c.toml`: `spool.reserve`: found `64`, expected a size such as `64MiB` or `4GiB`",
             hint,
         );
         source_with("resweep = ['1m', '1 h']").is_refused(

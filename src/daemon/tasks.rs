@@ -1,5 +1,6 @@
 //! What the daemon has started: waited for, and ended together.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,8 +11,8 @@ use tracing::error;
 
 use super::{Mode, Outcome, Waiting};
 use crate::log::chain;
-use crate::store::{Prune, Store, wall_clock};
-use crate::units::Span;
+use crate::store::{Prune, Shortage, Store, wall_clock};
+use crate::units::{Bytes, Span};
 use crate::{deliver, poll};
 
 /// How often delivered pages that are old enough are removed.
@@ -30,6 +31,8 @@ pub(super) struct Tasks {
     pub pollers: JoinSet<(String, anyhow::Result<poll::End>)>,
     pub couriers: JoinSet<(String, anyhow::Result<deliver::End>)>,
     pub janitor: JoinSet<()>,
+    /// The sources that are not done.
+    pub reading: BTreeSet<String>,
     /// The sources and sinks that were blocked, reading once.
     blocked: Vec<Waiting>,
 }
@@ -51,6 +54,7 @@ impl Tasks {
             };
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Ok(stopped(mode)),
+                err = store.breakdown() => return Err(err.into()),
                 Some(ended) = self.pollers.join_next() => {
                     self.poller_ended(ended)?;
                     if self.pollers.is_empty() {
@@ -78,6 +82,7 @@ impl Tasks {
         ended: Result<(String, anyhow::Result<poll::End>), tokio::task::JoinError>,
     ) -> anyhow::Result<()> {
         let (name, ended) = ended?;
+        self.reading.remove(&name);
         let ended = ended.with_context(|| format!("read source `{name}`"))?;
         if let poll::End::Blocked { error, hint } = ended {
             self.blocked
@@ -102,17 +107,36 @@ impl Tasks {
     /// Names what has not come to its end, for nothing has moved for too long.
     async fn waiting(&mut self, store: &Store) -> anyhow::Result<Vec<Waiting>> {
         let mut waiting = std::mem::take(&mut self.blocked);
+        // Of the disk alone: what the sinks have not taken is told as theirs.
+        let shortage = store.shortage(Bytes::new(u64::MAX));
         let status = store.status().await?;
         let reading = status.sources.iter().filter(|(_, source)| source.state != "ok");
         waiting.extend(reading.map(|(name, source)| {
             let (state, error) = (&source.state, source.last_error.as_deref());
-            Waiting { text: says("source", name, state, 0, error), hint: Some(LATER.into()) }
+            let hint =
+                shortage.as_ref().filter(|_| state == "paused").map_or(LATER, Shortage::hint);
+            Waiting { text: says("source", name, state, 0, error), hint: Some(hint.into()) }
         }));
         let pending =
             status.sinks.iter().filter(|(_, sink)| sink.pending > 0 || sink.state != "ok");
         waiting.extend(pending.map(|(name, sink)| {
             let (state, error) = (&sink.state, sink.last_error.as_deref());
             let text = says("sink", name, state, sink.pending, error);
+            Waiting { text, hint: Some(LATER.into()) }
+        }));
+        if waiting.is_empty()
+            && let Some(shortage) = shortage
+        {
+            // Too full even for the source's own state.
+            let hint = Some(shortage.hint().into());
+            waiting.push(Waiting { text: shortage.to_string(), hint });
+        }
+        let silent = self
+            .reading
+            .iter()
+            .filter(|name| status.sources.get(*name).is_none_or(|source| source.state == "ok"));
+        waiting.extend(silent.map(|name| {
+            let text = format!("source `{name}` has not read everything, and no page comes");
             Waiting { text, hint: Some(LATER.into()) }
         }));
         if waiting.is_empty() {
@@ -133,8 +157,8 @@ impl Tasks {
     }
 }
 
-/// A single run that is stopped has not done what it was asked for.
-fn stopped(mode: Mode) -> Outcome {
+/// How a run ends that is told to stop: a single one has not done what it was asked for.
+pub fn stopped(mode: Mode) -> Outcome {
     match mode {
         Mode::Forever => Outcome::Done,
         Mode::Once(_) => {

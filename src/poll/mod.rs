@@ -56,6 +56,9 @@ pub struct Settings {
     pub spool_max: Bytes,
     /// True when the poller ends as soon as it has read up to the moment of its start.
     pub once: bool,
+    /// How long ago a source that was never read begins, in seconds; none when it is a date, or was
+    /// read before.
+    pub ago: Option<i64>,
 }
 
 /// How a poller came to its end.
@@ -193,8 +196,8 @@ impl Poller {
             if *self.stop.borrow() {
                 return Ok(End::Stopped);
             }
-            if !self.store.make_room(self.settings.spool_max).await? {
-                self.pause().await?;
+            if let Some(shortage) = self.store.make_room(self.settings.spool_max).await? {
+                self.pause(&shortage).await?;
                 continue;
             }
             if self.health.state() == State::Paused {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::pass::Pass;
-use super::plan::{HEAD, Reader, Task};
+use super::plan::{HEAD, Plan, Reader, Task};
 use super::{Fetched, Poller, Then};
 use crate::event::{Millis, Page};
 use crate::position::{PageToken, Window};
@@ -16,6 +16,9 @@ use crate::store::{self, wall_clock};
 
 /// A pass that takes more pages than this reads half as much.
 const MOST_PAGES: u64 = 10_000;
+
+/// A clock that is off by less than this does not matter to where a first run begins.
+const SKEWED: Millis = 60_000;
 
 /// So often a full last page is asked for again, before it is believed that it is the last.
 const ASKED_AGAIN: u32 = 2;
@@ -34,6 +37,9 @@ impl Poller {
             self.pace().went_well();
             self.tell_time(&mut pass, &response);
             drop(response);
+            if self.begins_elsewhere().await? {
+                return Ok(Then::GoOn);
+            }
             if let Some(seen) = pass.objection(&page) {
                 return self.failed(pass, FetchError::Violation { source: seen.into() }).await;
             }
@@ -61,12 +67,12 @@ impl Poller {
             let (committed, ahead) = tokio::join!(self.store.commit_page(commit), ahead);
             match committed {
                 Ok(committed) => pass.absorb(committed, Some(token)),
-                Err(err) => return self.not_committed(pass, err).await,
+                Err(err) => return self.not_committed(pass, err),
             }
             self.reading_mut(pass.task.reader).progress(&pass);
             debug!(window = %pass.task.window, events = pass.tally.events, repeats = pass.tally.repeats,
                 late = pass.tally.late, "Page committed.");
-            if !goes_on || self.store.spool_bytes() >= self.settings.spool_max.get() {
+            if !goes_on || self.store.shortage(self.settings.spool_max).is_some() {
                 return Ok(self.pass_over(pass));
             }
             fetched = ahead;
@@ -132,7 +138,7 @@ impl Poller {
         commit.drained = Some(drained.clone());
         match self.store.commit_page(commit).await {
             Ok(committed) => pass.absorb(committed, None),
-            Err(err) => return self.not_committed(pass, err).await,
+            Err(err) => return self.not_committed(pass, err),
         }
         match (reader, &drained) {
             (Reader::Sweep(index), Drained::Swept(moves)) => {
@@ -203,6 +209,24 @@ impl Poller {
         self.start = self.start.or(Some(self.clock.at(self.started)));
         // A resumed pass began with its first page, before the stop.
         pass.begun_at = pass.begun_at.or(Some(sent.unwrap_or(pass.planned_at)));
+    }
+
+    /// A first run begins so long before the server's time, which its first answer tells; true when
+    /// that is another window.
+    async fn begins_elsewhere(&mut self) -> Result<bool, store::Error> {
+        let Some(ago) = self.settings.ago.take() else { return Ok(false) };
+        let skew = self.clock.skew(wall_clock());
+        if skew.abs() < SKEWED {
+            return Ok(false);
+        }
+        let start = self.clock.now().div_euclid(1000) - ago;
+        info!(skew_seconds = skew / 1000, "Begins by the server's clock.");
+        let sweeps = self.store.begin_source_at(self.origin.id, start).await?;
+        self.plan = Plan::new(&sweeps, self.settings.rules);
+        // A backfill is taken up again by the new plan.
+        self.backfill = None;
+        self.requests.mark_changed();
+        Ok(true)
     }
 
     fn observe(&mut self, response: &Response) -> Option<Millis> {

@@ -11,7 +11,7 @@ use crate::event::Millis;
 use crate::health::State;
 use crate::position::{Window, rfc3339};
 use crate::source::FetchError;
-use crate::store;
+use crate::store::{self, Shortage};
 use crate::units::Bytes;
 
 /// So often a page that is too much is asked for before its window is halved.
@@ -20,6 +20,9 @@ const STRIKES: u32 = 3;
 /// So often a page that breaks the contract is asked for before its window is begun again: that
 /// costs all its pages, and the next answer may be a better one.
 const VIOLATIONS: u32 = 8;
+
+/// How often a full disk is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the log says already; each of it is said once until it is over.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,7 +40,7 @@ impl Poller {
         self.reading_mut(reader).suspended = Some(pass);
     }
 
-    pub(super) async fn not_committed(
+    pub(super) fn not_committed(
         &mut self,
         pass: Pass,
         err: store::Error,
@@ -45,8 +48,9 @@ impl Poller {
         if !err.is_full() {
             return Err(err);
         }
-        // Nothing of the page is stored: the pass asks for it again.
-        self.failed(pass, FetchError::Retry { after: None, source: err.into() }).await
+        // Nothing of the page is stored: the pass asks for it again when there is room.
+        self.suspend(pass);
+        Ok(Then::GoOn)
     }
 
     pub(super) async fn failed(
@@ -219,6 +223,10 @@ impl Poller {
 
     /// A window was drained, or there is room again.
     pub(super) async fn recovered(&mut self) -> Result<(), store::Error> {
+        if self.health.state() == State::Paused && self.store.is_on_trial() {
+            // Nor is it told: it may be full again at once.
+            return Ok(());
+        }
         let throttled = self.told.throttled && self.pace().is_slow();
         let is_held = self.readers.iter().any(|reading| reading.hold.is_on());
         let was_told = self.told;
@@ -267,27 +275,32 @@ impl Poller {
         Ok(Then::GoOn)
     }
 
-    /// Waits until a sink has settled something.
-    pub(super) async fn pause(&mut self) -> Result<(), store::Error> {
+    /// Waits until a sink has settled something, or there may be room on the disk again.
+    pub(super) async fn pause(&mut self, shortage: &Shortage) -> Result<(), store::Error> {
+        let error = shortage.to_string();
         if self.health.state() != State::Paused {
-            warn!(bytes = self.store.spool_bytes(), "The spool is full; polling pauses.");
+            let hint = shortage.hint();
+            warn!(error, hint, "There is no room for new events; polling pauses.");
         }
         let mut settled = self.store.settled();
-        self.turn_to(State::Paused, None).await?;
-        // Some more than the next page needs, or a full spool would be told of page by page.
         let most = self.settings.spool_max.get();
+        // Some more than the next page needs, or a full spool would be told of page by page.
         let enough = Bytes::new(most - most / 8);
-        while !*self.stop.borrow() && !self.store.make_room(enough).await? {
+        self.turn_to(State::Paused, Some(&error)).await?;
+        // Asked again at once: something may have been settled before the doorbell was taken up.
+        while !*self.stop.borrow() {
+            let Some(shortage) = self.store.make_room(enough).await? else { break };
+            self.turn_to(State::Paused, Some(&shortage.to_string())).await?;
             tokio::select! {
                 _ = settled.changed() => {}
-                _ = self.stop.wait_for(|stop| *stop) => {}
+                () = self.pause_for(LOOK_EVERY) => {}
             }
         }
         Ok(())
     }
 
-    pub(super) async fn pause_for(&mut self, wait: Duration) {
-        let _ = tokio::time::timeout(wait, self.stop.wait_for(|stop| *stop)).await;
+    pub(super) async fn pause_for(&self, wait: Duration) {
+        let _ = tokio::time::timeout(wait, self.stop.clone().wait_for(|stop| *stop)).await;
     }
 
     async fn turn_to(&mut self, state: State, error: Option<&str>) -> Result<(), store::Error> {

@@ -117,6 +117,12 @@ fn make_private(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// The lock of a directory that was used before; none when somebody holds it.
+pub(super) fn lock_known(dir: &Path) -> Option<File> {
+    let file = File::options().read(true).write(true).open(dir.join(LOCK)).ok()?;
+    sys::lock(&file).ok()?.then_some(file)
+}
+
 fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join(LOCK);
     let mut file = sys::open_private(&path).map_err(io("open lock file", &path))?;
@@ -124,8 +130,11 @@ fn lock(dir: &Path) -> Result<File, Error> {
         return Err(Error::InUse { dir: dir.to_owned(), holder: holder_by(&mut file) });
     }
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    written.map_err(io("write lock file", &path))?;
-    Ok(file)
+    match written {
+        Err(err) if !sys::is_no_room(err.kind()) => Err(io("write lock file", &path)(err)),
+        // Nor does it matter on a full disk.
+        _ => Ok(file),
+    }
 }
 
 /// Who has locked the file, as far as it tells.

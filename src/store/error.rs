@@ -3,8 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rusqlite::ffi;
+
 use crate::event::Seq;
 use crate::position::Second;
+use crate::sys;
+
+const BROKEN_DISK: &str = "see the kernel's log for what is wrong with the disk; what is stored stays, and the next start goes on from there";
 
 /// Why an operation on the store failed. A clone goes to each caller that shared a commit.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -133,7 +138,45 @@ pub enum Error {
 impl Error {
     /// True when the same operation may succeed later, without anything being lost.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full | Self::Busy | Self::Undone)
+        match self {
+            Self::Full | Self::Busy | Self::Undone => true,
+            Self::Io { source, .. } => sys::is_no_room(source.kind()),
+            _ => false,
+        }
+    }
+
+    /// True when neither the configuration nor what stands in the file system is at fault: the same
+    /// start may succeed later.
+    pub fn may_pass(&self) -> bool {
+        use std::io::ErrorKind::{
+            IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
+        };
+        let lasting = [IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem];
+        match self {
+            Self::Full | Self::Busy | Self::Undone | Self::Sqlite(_) | Self::Pragma { .. } => true,
+            Self::Io { source, .. } => !lasting.contains(&source.kind()),
+            _ => false,
+        }
+    }
+
+    /// True when the disk has failed, or the file on it: nothing more must be written, for a flush
+    /// that is tried again may report success for what is lost.
+    pub(super) fn is_breakdown(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
+        let Self::Sqlite(err) = self else { return false };
+        matches!(err.sqlite_error_code(), Some(SystemIoFailure | DatabaseCorrupt | NotADatabase))
+    }
+
+    /// True when a lack of room may be the reason, though SQLite reports something else.
+    pub(super) fn may_be_full(&self) -> bool {
+        match self {
+            Self::Sqlite(err) => {
+                err.sqlite_error().is_some_and(|err| needs_room(*err) && !is_flush(*err))
+            }
+            // What keeps SQLite from a log of its own is not told.
+            Self::Pragma { name, .. } => *name == "journal_mode",
+            _ => false,
+        }
     }
 
     /// What the operator can do.
@@ -155,7 +198,9 @@ impl Error {
                 "begin at {}, or add `--again` to have them delivered again, each with the same `uid`",
                 crate::position::rfc3339(until + 1)
             ),
+            Self::Io { source, .. } if sys::is_disk_error(source) => BROKEN_DISK.into(),
             Self::Io { source, path, .. } => return io_hint(source.kind(), path),
+            Self::Sqlite(_) if self.is_breakdown() => BROKEN_DISK.into(),
             _ => return None,
         };
         Some(hint)
@@ -178,12 +223,14 @@ impl Error {
 
 fn io_hint(kind: std::io::ErrorKind, path: &Path) -> Option<String> {
     use std::io::ErrorKind::{
-        IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull,
+        IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
     };
     let hint = match kind {
+        _ if sys::is_no_room(kind) => {
+            "free some space on the file system of `state.dir`; siemferry goes on by itself".into()
+        }
         PermissionDenied => format!("let the user that runs siemferry own `{}`", path.display()),
         ReadOnlyFilesystem => "choose a `state.dir` on a file system that can be written to".into(),
-        StorageFull => "free some space on the file system of `state.dir`".into(),
         NotADirectory => "a file stands above it: choose another `state.dir`".into(),
         IsADirectory => format!("move the directory `{}` away", path.display()),
         NotFound => "create the directory above it, or choose another `state.dir`".into(),
@@ -194,10 +241,91 @@ fn io_hint(kind: std::io::ErrorKind, path: &Path) -> Option<String> {
 
 impl From<rusqlite::Error> for Error {
     fn from(err: rusqlite::Error) -> Self {
-        match err.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
-            Some(rusqlite::ErrorCode::DatabaseBusy) => Self::Busy,
+        // SQLite knows a full disk, but neither a quota nor a full disk below its shared memory.
+        // The system's last error of this thread is then the one that it met.
+        let system = std::io::Error::last_os_error();
+        let no_room = |err: &ffi::Error| needs_room(*err) && sys::is_no_room(system.kind());
+        match err.sqlite_error() {
+            Some(failure) if failure.code == rusqlite::ErrorCode::DiskFull => Self::Full,
+            Some(failure) if no_room(failure) => Self::Full,
+            Some(failure) if failure.code == rusqlite::ErrorCode::DatabaseBusy => Self::Busy,
             _ => Self::Sqlite(Arc::new(err)),
+        }
+    }
+}
+
+/// The calls of SQLite that take up room on the disk.
+fn needs_room(err: ffi::Error) -> bool {
+    const SUCH: [i32; 7] = [
+        ffi::SQLITE_IOERR_WRITE,
+        ffi::SQLITE_IOERR_TRUNCATE,
+        ffi::SQLITE_IOERR_SHMOPEN,
+        ffi::SQLITE_IOERR_SHMSIZE,
+        ffi::SQLITE_IOERR_SHMMAP,
+        ffi::SQLITE_IOERR_FSYNC,
+        ffi::SQLITE_IOERR_DIR_FSYNC,
+    ];
+    err.code == rusqlite::ErrorCode::CannotOpen || SUCH.contains(&err.extended_code)
+}
+
+/// What a failed flush has dropped is known only when it says so itself.
+fn is_flush(err: ffi::Error) -> bool {
+    [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&err.extended_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: i32) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_io_error_for_want_of_room_is_a_full_disk() {
+        use std::io::Write as _;
+        for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_CANTOPEN] {
+            let mut full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            full.write_all(b"more").unwrap_err();
+
+            let err = Error::from(failure(code));
+
+            assert!(matches!(err, Error::Full), "{code}: {err:?}");
+        }
+    }
+
+    #[test]
+    fn another_io_error_is_a_breakdown_and_is_told_what_to_do_about() {
+        for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_CORRUPT] {
+            std::fs::metadata("no such file").unwrap_err();
+
+            let err = Error::from(failure(code));
+
+            assert!(err.is_breakdown() && !err.is_full() && err.may_pass(), "{code}: {err:?}");
+            assert_eq!(err.hint().as_deref(), Some(BROKEN_DISK));
+        }
+    }
+
+    #[test]
+    fn a_failed_flush_is_never_taken_for_a_full_disk_by_guess() {
+        std::fs::metadata("no such file").unwrap_err();
+        assert!(Error::from(failure(ffi::SQLITE_IOERR_WRITE)).may_be_full());
+        assert!(!Error::from(failure(ffi::SQLITE_IOERR_FSYNC)).may_be_full());
+        assert!(!Error::from(failure(ffi::SQLITE_IOERR_READ)).may_be_full());
+        assert!(!Error::from(failure(ffi::SQLITE_CONSTRAINT)).may_be_full());
+    }
+
+    #[test]
+    fn a_file_without_room_is_a_full_disk_as_well() {
+        for kind in [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded] {
+            let source = Arc::new(kind.into());
+            let err = Error::Io { doing: "open lock file", path: "lock".into(), source };
+
+            assert!(err.is_full());
+            let hint =
+                "free some space on the file system of `state.dir`; siemferry goes on by itself";
+            assert_eq!(err.hint().as_deref(), Some(hint));
         }
     }
 }

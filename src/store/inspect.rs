@@ -6,6 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
+use super::disk::Disk;
 use super::sinks::PENDING;
 use super::{Error, Store, directory, schema, spool, wall_clock};
 use crate::event::Millis;
@@ -92,8 +93,17 @@ pub fn status(dir: &Path, now: Millis) -> Result<Status, Error> {
         let source = std::sync::Arc::new(source);
         return Err(Error::Io { doing: "read the store", path, source });
     }
-    let conn = schema::open_reader(&path).map_err(|err| err.at(&path))?;
-    read(&conn, now)
+    let opened = schema::open_reader(&path).map_err(|err| Disk::new(dir).judge(err));
+    match opened {
+        Err(err) if err.is_full() => read_alone(dir, &path, now).ok_or(err),
+        opened => read(&opened.map_err(|err| err.at(&path))?, now),
+    }
+}
+
+/// On a full disk, when no daemon runs to whom all of it belongs.
+fn read_alone(dir: &Path, path: &Path, now: Millis) -> Option<Status> {
+    let _lock = directory::lock_known(dir)?;
+    read(&schema::open_alone(path).ok()?, now).ok()
 }
 
 /// What a look at a state directory has found; nothing stands against using it.

@@ -17,9 +17,11 @@ use crate::units::{Bytes, Span};
 
 pub mod dead_letters;
 mod directory;
+mod disk;
 mod error;
 pub mod inspect;
 pub mod requests;
+mod room;
 mod schema;
 pub mod seen;
 pub mod sinks;
@@ -28,6 +30,8 @@ mod spool;
 mod watch;
 mod writer;
 
+use disk::Disk;
+pub use disk::Shortage;
 pub use error::Error;
 pub use spool::{Prune, SpooledPage};
 use watch::Beside;
@@ -58,13 +62,19 @@ impl Default for Config {
 pub struct SpoolConfig {
     /// Polling pauses while the spool holds more than this.
     pub max_bytes: Bytes,
+    /// Polling pauses while the file system of the store has less free than this; 0 for never.
+    pub reserve: Bytes,
     /// Delivered pages stay this long if there is room.
     pub keep: Span,
 }
 
 impl Default for SpoolConfig {
     fn default() -> Self {
-        Self { max_bytes: Bytes::gibibytes(4), keep: Span::hours(24) }
+        Self {
+            max_bytes: Bytes::gibibytes(4),
+            reserve: Bytes::mebibytes(64),
+            keep: Span::hours(24),
+        }
     }
 }
 
@@ -88,6 +98,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     writer: Writer,
+    disk: Arc<Disk>,
     reader: Arc<Mutex<Connection>>,
     /// The number of the last event committed: the couriers' doorbell.
     committed: Sender<Seq>,
@@ -116,19 +127,21 @@ impl Store {
     /// another program's, a newer schema's, or does not take the settings the promise rests on.
     pub fn open(config: &Config) -> Result<Self, Error> {
         let lock = directory::prepare(&config.dir)?;
+        let disk = Arc::new(Disk::new(&config.dir));
         let path = directory::database(&config.dir);
-        directory::create_database(&path)?;
-        let writer = schema::open_writer(&path).map_err(|err| err.at(&path))?;
-        let reader = schema::open_reader(&path)?;
+        let opened = match open_both(&path, &disk) {
+            // What an earlier run has kept for this.
+            Err(err) if err.is_full() && disk.ran_full() => open_both(&path, &disk),
+            opened => opened,
+        };
+        let (writer, reader) = opened?;
         let (beside, bytes) = watch::begin(&writer)?;
         directory::sync(&config.dir)?;
-        let start = |source| Error::Io {
-            doing: "start the writer of",
-            path: path.clone(),
-            source: Arc::new(source),
-        };
+        let start =
+            |source| Error::Io { doing: "start the writer of", path, source: Arc::new(source) };
         Ok(Self(Arc::new(Inner {
-            writer: Writer::start(writer).map_err(start)?,
+            writer: Writer::start(writer, Arc::clone(&disk)).map_err(start)?,
+            disk,
             reader: Arc::new(Mutex::new(reader)),
             committed: Sender::new(beside.last),
             moved: Sender::new(0),
@@ -139,6 +152,11 @@ impl Store {
             sinks: Mutex::default(),
             _lock: lock,
         })))
+    }
+
+    /// Waits until the disk below the store fails; a full one does not.
+    pub async fn breakdown(&self) -> Error {
+        self.0.writer.breakdown().await
     }
 
     /// Rings when events are committed; holds the number of the last one.
@@ -168,25 +186,22 @@ impl Store {
 
     /// Removes settled pages; returns how many bytes went.
     pub async fn prune(&self, which: Prune) -> Result<u64, Error> {
+        self.prune_and_move(which, 4096).await
+    }
+
+    async fn prune_and_move(&self, which: Prune, moved: u32) -> Result<u64, Error> {
         let sinks = self.0.sinks.lock().expect("no panic while held").clone();
         let operation = move |conn: &Connection| {
             let settled = sinks::settled_by_all(conn, &sinks)?;
-            Ok(spool::prune(conn, settled, which)?)
+            let freed = spool::prune(conn, settled, which)?;
+            if freed > 0 {
+                spool::shrink(conn, moved)?;
+            }
+            Ok(freed)
         };
         let freed = self.0.writer.write(operation).await?;
         self.0.spool_bytes.fetch_sub(freed.cast_signed(), Ordering::Relaxed);
         Ok(freed)
-    }
-
-    /// Makes the spool smaller than `max_bytes` if settled pages allow it; true when it is.
-    pub async fn make_room(&self, max_bytes: Bytes) -> Result<bool, Error> {
-        while self.spool_bytes() >= max_bytes.get() {
-            let excess = self.spool_bytes() - max_bytes.get() + 1;
-            if self.prune(Prune::Bytes(excess)).await? == 0 {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Finishes what was asked for and closes the database. Called last.
@@ -213,6 +228,13 @@ pub fn database(dir: &Path) -> PathBuf {
 /// True while a daemon has the store of this directory open.
 pub fn is_in_use(dir: &Path) -> bool {
     directory::holder(dir).is_some()
+}
+
+/// Opens the connection that writes and the one that reads.
+fn open_both(path: &Path, disk: &Disk) -> Result<(Connection, Connection), Error> {
+    directory::create_database(path)?;
+    let open = || Ok((schema::open_writer(path)?, schema::open_reader(path)?));
+    open().map_err(|err: Error| disk.judge(err).at(path))
 }
 
 fn next_seq(conn: &Connection) -> Result<Seq, Error> {

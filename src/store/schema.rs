@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::Error;
@@ -159,6 +160,9 @@ pub fn open_writer(path: &Path) -> Result<Connection, Error> {
     set_pragmas(&conn)?;
     create(&conn)?;
     assert_pragmas(&conn)?;
+    // A power cut with an empty database and a full WAL makes SQLite discard the WAL; and what a
+    // failed flush has left in the WAL may be in memory alone, and look like stored.
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     conn.set_prepared_statement_cache_capacity(64);
     Ok(conn)
 }
@@ -188,11 +192,11 @@ pub fn open_quietly(path: &Path) -> Result<Connection, Error> {
         return open_reader(path);
     }
     // A daemon may have begun to write while we looked.
-    open_alone(path).or_else(|err| if is_logged() { open_reader(path) } else { Err(err) })
+    open_unlogged(path).or_else(|err| if is_logged() { open_reader(path) } else { Err(err) })
 }
 
 /// Opens the file without its log, and without a lock.
-fn open_alone(path: &Path) -> Result<Connection, Error> {
+fn open_unlogged(path: &Path) -> Result<Connection, Error> {
     let encoded: String =
         path.as_os_str().as_encoded_bytes().iter().copied().map(uri_byte).collect();
     let conn = Connection::open_with_flags(
@@ -235,6 +239,22 @@ fn refuse_unmade(conn: &Connection, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Opens a connection that can only read, where there is no room for the memory that connections
+/// share. Nobody else may use the database meanwhile.
+pub fn open_alone(path: &Path) -> Result<Connection, Error> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    // The log is left as it is, unless it is made only now.
+    let has_log = path.with_extension("db-wal").exists();
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
+    conn.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |_| Ok(()))?;
+    conn.execute_batch("PRAGMA query_only = ON")?;
+    refuse_foreign(&conn, path)?;
+    Ok(conn)
+}
+
 fn check_library() -> Result<(), Error> {
     let found = rusqlite::version_number();
     if found < OLDEST_SQLITE {
@@ -268,8 +288,6 @@ fn create(conn: &Connection) -> Result<(), Error> {
          PRAGMA user_version = {VERSION};
          COMMIT;"
     ))?;
-    // A power cut with an empty database and a full WAL makes SQLite discard the WAL.
-    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     Ok(())
 }
 
@@ -280,7 +298,8 @@ fn set_pragmas(conn: &Connection) -> Result<(), Error> {
          PRAGMA foreign_keys = ON;
          PRAGMA mmap_size = 0;
          PRAGMA journal_size_limit = 67108864;
-         PRAGMA wal_autocheckpoint = 2000;
+         PRAGMA wal_autocheckpoint = 0;
+         PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -8000;",
     )?;
     Ok(())

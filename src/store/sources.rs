@@ -23,6 +23,8 @@ pub struct Registered {
     pub id: SourceId,
     /// How far the server's clock was ahead of ours when it was last measured.
     pub skew: Millis,
+    /// True while nothing of it was ever read.
+    pub is_new: bool,
     /// Its readers, the head first.
     pub sweeps: Vec<StoredSweep>,
     /// The passes that a stop has cut off.
@@ -75,6 +77,23 @@ impl Store {
     ) -> Result<Registered, Error> {
         let (name, ages) = (name.to_owned(), ages.to_vec());
         let operation = move |conn: &Connection| register(conn, &name, &ages, start);
+        self.0.writer.write(operation).await
+    }
+
+    /// Has a source of which nothing was ever read begin at another second; returns its readers.
+    pub async fn begin_source_at(
+        &self,
+        id: SourceId,
+        start: Second,
+    ) -> Result<Vec<StoredSweep>, Error> {
+        let operation = move |conn: &Connection| {
+            conn.execute(
+                "UPDATE sweeps SET watermark = ?2 WHERE source = ?1
+                 AND (SELECT read_from FROM sources WHERE id = ?1) IS NULL",
+                params![id, start],
+            )?;
+            stored_sweeps(conn, id)
+        };
         self.0.writer.write(operation).await
     }
 
@@ -148,7 +167,12 @@ fn register(
     }
     requests::end_passes(conn)?;
     let sweeps = stored_sweeps(conn, id)?;
-    Ok(Registered { id, skew, sweeps, unfinished: unfinished(conn, id)? })
+    let is_new = conn.query_row(
+        "SELECT read_from IS NULL FROM sources WHERE id = ?1",
+        params![id],
+        |row| row.get(0),
+    )?;
+    Ok(Registered { id, skew, is_new, sweeps, unfinished: unfinished(conn, id)? })
 }
 
 fn stored_sweeps(conn: &Connection, id: SourceId) -> Result<Vec<StoredSweep>, Error> {

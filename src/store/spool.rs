@@ -307,17 +307,23 @@ pub fn prune(conn: &Connection, settled: Seq, which: Prune) -> rusqlite::Result<
     drop(rows);
     if let Some(last) = last {
         conn.execute("DELETE FROM pages WHERE first_seq <= ?1", params![last])?;
-        give_back(conn)?;
     }
     Ok(freed)
 }
 
-/// Makes the file smaller by what is free in it, a part at a time. Each step frees a single page.
-fn give_back(conn: &Connection) -> rusqlite::Result<()> {
-    let mut vacuum = conn.prepare_cached("PRAGMA incremental_vacuum(4096)")?;
+/// Makes the file smaller by what is free in it, by so many pages of the database at most; true
+/// when more is free.
+pub fn shrink(conn: &Connection, most: u32) -> rusqlite::Result<bool> {
+    let free = || conn.query_row("PRAGMA freelist_count", [], |row| row.get::<_, u32>(0));
+    if most == 0 || free()? == 0 {
+        return Ok(false);
+    }
+    let mut vacuum = conn.prepare(&format!("PRAGMA incremental_vacuum({most})"))?;
     let mut steps = vacuum.query([])?;
+    // Each step frees a single page.
     while steps.next()?.is_some() {}
-    Ok(())
+    drop(steps);
+    Ok(free()? > 0)
 }
 
 #[cfg(test)]

@@ -109,8 +109,13 @@ impl Home {
 
     /// Starts the daemon.
     pub fn spawn(&self) -> Running {
+        self.spawn_as(self.command(&["run"]))
+    }
+
+    /// Starts the daemon by a command of its own.
+    pub fn spawn_as(&self, mut command: Command) -> Running {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        let child = self.command(&["run"]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Running(child)
     }
 

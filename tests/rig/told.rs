@@ -123,7 +123,8 @@ pub fn read_only(dir: &Path, command: &Command) -> Command {
     wrapped("unshare", &["--mount", "sh", "-c", mount, dir], command)
 }
 
-fn wrapped(program: &str, before: &[&str], command: &Command) -> Command {
+/// The same command by way of another program.
+pub fn wrapped(program: &str, before: &[&str], command: &Command) -> Command {
     let mut outer = Command::new(program);
     outer.args(before).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {

@@ -4,7 +4,7 @@ use std::task::Poll;
 
 use proptest::prelude::*;
 use siemferry::position::Window;
-use siemferry::store::Prune;
+use siemferry::store::{Prune, Shortage};
 use siemferry::units::Bytes;
 
 use super::shelf::{STABLE, Shelf, T0};
@@ -64,14 +64,16 @@ async fn room_is_made_from_the_oldest_settled_pages_and_no_more_than_needed() {
         shelf.fill(page, 1, 4000).await;
     }
     let whole = store.spool_bytes();
-    assert!(!store.make_room(Bytes::new(whole)).await.unwrap(), "nothing is settled");
-    assert!(store.make_room(Bytes::new(whole + 1)).await.unwrap(), "there is room");
+    let short = store.make_room(Bytes::new(whole)).await.unwrap();
+    assert_eq!(short, Some(Shortage::Spool(Bytes::new(whole))), "nothing is settled");
+    assert_eq!(store.make_room(Bytes::new(whole + 1)).await.unwrap(), None, "there is room");
     assert_eq!(store.spool_bytes(), whole);
 
     store.settle(sink, 0, 5, 5, None).await.unwrap();
-    assert!(store.make_room(Bytes::new(whole * 11 / 16)).await.unwrap());
+    assert_eq!(store.make_room(Bytes::new(whole * 11 / 16)).await.unwrap(), None);
     assert_eq!(shelf.events().await[0].seq, 4, "three of eight pages went");
-    assert!(!store.make_room(Bytes::new(whole / 8)).await.unwrap(), "three are not settled");
+    let short = store.make_room(Bytes::new(whole / 8)).await.unwrap();
+    assert!(short.is_some(), "three are not settled");
     assert_eq!(shelf.events().await[0].seq, 6);
 }
 

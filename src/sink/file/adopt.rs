@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::output::Output;
 use crate::encode::Format;
@@ -91,6 +91,20 @@ impl<'a> Tail<'a> {
         Ok(self.judge(&line, false).await? == Judged::Ours)
     }
 
+    /// As [`Tail::report`], after an attempt of this run: that it failed was told, and a full disk
+    /// must not fill the log.
+    pub fn report_again(&self) -> u64 {
+        if self.adopted > 0 || self.cut > 0 {
+            debug!(
+                events = self.adopted,
+                bytes = self.cut,
+                "Found what a failed attempt has written."
+            );
+        }
+        self.report_foreign();
+        self.adopted
+    }
+
     /// Tells the operator, and how many events were adopted.
     pub fn report(&self) -> u64 {
         if self.adopted > 0 {
@@ -99,10 +113,14 @@ impl<'a> Tail<'a> {
         if self.cut > 0 {
             info!(bytes = self.cut, "Cut the torn end of the file.");
         }
+        self.report_foreign();
+        self.adopted
+    }
+
+    fn report_foreign(&self) {
         if self.foreign > 0 {
             warn!(lines = self.foreign, "The file holds lines of another writer; they are kept.");
         }
-        self.adopted
     }
 
     async fn judge(&mut self, line: &[u8], known: bool) -> Result<Judged, BoxError> {

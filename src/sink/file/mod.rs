@@ -220,7 +220,7 @@ impl FileSink {
             hand.output = Some(new);
             return Ok(hand.elsewhere);
         }
-        let adopted = usize::try_from(tail.report()).expect("no more than the batch holds");
+        let adopted = usize::try_from(tail.report_again()).expect("no more than the batch holds");
         Ok(hand.elsewhere + adopted)
     }
 }

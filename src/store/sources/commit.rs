@@ -95,8 +95,13 @@ impl Store {
     /// Commits a page: its new events, what has been seen, the pass and, when the window is
     /// drained, the watermarks, in one transaction.
     pub async fn commit_page(&self, commit: PageCommit) -> Result<Committed, Error> {
-        let operation = move |conn: &Connection| commit_page(conn, &commit);
+        let disk = Arc::clone(&self.0.disk);
+        let operation = move |conn: &Connection| {
+            disk.admit_page()?;
+            commit_page(conn, &commit)
+        };
         let committed = self.0.writer.write(operation).await?;
+        self.0.disk.page_stored();
         self.0.spool_bytes.fetch_add(committed.bytes.cast_signed(), Ordering::Relaxed);
         self.0.moved.send_modify(|pages| *pages += 1);
         if committed.events > 0 {
