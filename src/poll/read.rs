@@ -67,7 +67,7 @@ impl Poller {
             let (committed, ahead) = tokio::join!(self.store.commit_page(commit), ahead);
             match committed {
                 Ok(committed) => pass.absorb(committed, Some(token)),
-                Err(err) => return self.not_committed(pass, err),
+                Err(err) => return self.not_committed(pass, err).await,
             }
             self.reading_mut(pass.task.reader).progress(&pass);
             debug!(window = %pass.task.window, events = pass.tally.events, repeats = pass.tally.repeats,
@@ -84,11 +84,7 @@ impl Poller {
     fn makes_way(&self, pass: &Pass) -> bool {
         let now = self.planning_time();
         let head = pass.task.reader != HEAD && self.plan.head_is_due(now, self.eager(now));
-        head && self.reading(HEAD).hold.is_over() || self.is_too_long(pass)
-    }
-
-    fn is_too_long(&self, pass: &Pass) -> bool {
-        pass.tally.pages + 1 >= MOST_PAGES && pass.task.window.seconds() > 1
+        head && self.reading(HEAD).hold.is_over() || is_too_long(pass)
     }
 
     /// Keeps a pass to be gone on with, unless it has grown too long.
@@ -138,7 +134,7 @@ impl Poller {
         commit.drained = Some(drained.clone());
         match self.store.commit_page(commit).await {
             Ok(committed) => pass.absorb(committed, None),
-            Err(err) => return self.not_committed(pass, err),
+            Err(err) => return self.not_committed(pass, err).await,
         }
         match (reader, &drained) {
             (Reader::Sweep(index), Drained::Swept(moves)) => {
@@ -266,4 +262,8 @@ impl Poller {
             }
         }
     }
+}
+
+fn is_too_long(pass: &Pass) -> bool {
+    pass.tally.pages + 1 >= MOST_PAGES && pass.task.window.seconds() > 1
 }

@@ -26,6 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the log says already; each of it is said once until it is over.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a sentence of its own")]
 pub(super) struct Told {
     retry: bool,
     throttled: bool,
@@ -40,15 +41,18 @@ impl Poller {
         self.reading_mut(reader).suspended = Some(pass);
     }
 
-    pub(super) fn not_committed(
+    /// Nothing of the page is stored: the pass asks for it again.
+    pub(super) async fn not_committed(
         &mut self,
         pass: Pass,
         err: store::Error,
     ) -> Result<Then, store::Error> {
+        if matches!(err, store::Error::Busy) {
+            return self.failed(pass, FetchError::Retry { after: None, source: err.into() }).await;
+        }
         if !err.is_full() {
             return Err(err);
         }
-        // Nothing of the page is stored: the pass asks for it again when there is room.
         self.suspend(pass);
         Ok(Then::GoOn)
     }
@@ -235,10 +239,11 @@ impl Poller {
         if is_held {
             return self.remember().await;
         }
-        if let Some((was, lasted)) = self.health.works() {
-            if was_told.retry || was_told.blocked || was_told.unreadable || was == State::Paused {
-                info!(%was, ?lasted, "Source works again.");
-            }
+        let is_news = was_told.retry || was_told.blocked || was_told.unreadable;
+        if let Some((was, lasted)) = self.health.works()
+            && (is_news || was == State::Paused)
+        {
+            info!(%was, ?lasted, "Source works again.");
         }
         self.remember().await
     }

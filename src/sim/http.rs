@@ -55,11 +55,11 @@ pub(super) async fn answer(
         Some(Fault::Hold) => drop(released.changed().await),
         _ => {}
     }
-    let lie = match &fault {
-        Some(Fault::Lie(lie)) => Some(*lie),
+    let paging = match &fault {
+        Some(Fault::Lie(how)) => Some(*how),
         _ => None,
     };
-    let truth = reply(&api, &info, lie).unwrap_or_else(Refusal::into_reply);
+    let truth = reply(&api, &info, paging).unwrap_or_else(Refusal::into_reply);
     let cut = match &fault {
         Some(Fault::Reset) => Some(Cut::Answer),
         Some(Fault::Truncated) => Some(Cut::Body(truth.body.len() / 2)),
