@@ -88,7 +88,9 @@ mod imp {
 
     /// Calls `asked` at each SIGINT and SIGTERM, in a thread of its own.
     pub fn on_stop_signals(asked: impl FnMut() + Send + 'static) -> io::Result<()> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
+        use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+        // A file that may not grow is a full disk, not a reason to die.
+        signal_hook::flag::register(SIGXFSZ, std::sync::Arc::default())?;
         on_signals(&[SIGINT, SIGTERM], asked)
     }
 

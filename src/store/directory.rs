@@ -15,6 +15,11 @@ pub(super) fn database(dir: &Path) -> PathBuf {
     dir.join(DATABASE)
 }
 
+/// What SQLite writes to before it writes to the database.
+pub(super) fn log(dir: &Path) -> PathBuf {
+    database(dir).with_extension("db-wal")
+}
+
 /// Makes the directory if it is new, refuses one that cannot be trusted, and locks it.
 pub(super) fn prepare(dir: &Path) -> Result<File, Error> {
     create(dir)?;

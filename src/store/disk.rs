@@ -23,6 +23,9 @@ const MOST: u64 = 32 << 20;
 /// Less would not let a single settle through.
 const LEAST: u64 = 64 << 10;
 
+/// A log that takes up less is not worth giving back.
+const LONG_LOG: u64 = 512 << 10;
+
 /// The longest wait between two attempts to take pages again, when the last ones failed.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -117,6 +120,11 @@ impl Disk {
     pub fn is_short(&self) -> bool {
         let state = self.lock();
         state.reserve.is_some() && state.shortage.is_some()
+    }
+
+    /// True when it is worth giving back what the log of the database takes up.
+    pub fn has_long_log(&self) -> bool {
+        std::fs::metadata(directory::log(&self.dir)).is_ok_and(|found| found.len() > LONG_LOG)
     }
 
     /// Keeps the room that the ballast has given for what is stored already.

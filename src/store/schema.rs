@@ -292,6 +292,8 @@ fn create(conn: &Connection) -> Result<(), Error> {
 }
 
 fn set_pragmas(conn: &Connection) -> Result<(), Error> {
+    // What a savepoint would undo is kept in memory: another file system may be full as well, and
+    // must not hold events. It also makes a third more events a second, for 8 MiB.
     conn.execute_batch(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;

@@ -194,7 +194,8 @@ impl Scribe {
     /// so by itself, but tell nobody of a disk that fails.
     fn move_log(&self) {
         let done = if self.disk.is_short() {
-            self.checkpoint("TRUNCATE")
+            // A short log stays: what is written next finds room in it, on the fullest disk.
+            self.checkpoint(if self.disk.has_long_log() { "TRUNCATE" } else { "RESTART" })
         } else {
             match self.checkpoint("NOOP") {
                 Ok((log, moved)) if log >= LONGEST_LOG && log > moved => self.checkpoint("PASSIVE"),

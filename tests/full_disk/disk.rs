@@ -48,6 +48,12 @@ impl SmallDisk {
         taken
     }
 
+    /// Gives back so many bytes of what was taken.
+    pub fn give_back(&self, bytes: u64) {
+        let filler = File::options().write(true).open(self.filler()).unwrap();
+        filler.set_len(filler.metadata().unwrap().len().saturating_sub(bytes)).unwrap();
+    }
+
     /// Gives back what was taken.
     pub fn empty(&self) {
         if let Err(err) = fs::remove_file(self.filler()) {

@@ -27,6 +27,8 @@ fn fill_until_paused(flow: &Flow, disk: &SmallDisk) -> usize {
     let mut taken = 0;
     eventually("polling pauses", || {
         taken += usize::from(disk.fill());
+        // Without a single block the source's state could not be stored.
+        disk.give_back(256 << 10);
         flow.is_paused()
     });
     taken
