@@ -11,6 +11,7 @@ use chrono::DateTime;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Proxy, Response, Url, tls};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::event::Millis;
 
@@ -31,6 +32,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may be silent in the middle of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Of larger bodies than this so many are in memory at once, over all sources.
+const LARGE: usize = 1 << 20;
+
+/// One for the body that is split and one for the next.
+static LARGE_BODIES: Semaphore = Semaphore::const_new(2);
+
+/// The right to hold a large body, for as long as it is held.
+pub type Memory = Option<SemaphorePermit<'static>>;
+
 /// An answer, whatever its status.
 #[derive(Debug)]
 pub struct Answer {
@@ -38,6 +48,8 @@ pub struct Answer {
     pub status: u16,
     /// The body, decompressed.
     pub body: Vec<u8>,
+    /// Needed while the body is kept.
+    pub memory: Memory,
     /// `Date`, if it can be read.
     pub date: Option<Millis>,
     /// `Retry-After`, as a span from `Date` or from now.
@@ -186,8 +198,9 @@ pub async fn get(
         return Err(Error::Encoding { host, encoding });
     }
     let status = response.status().as_u16();
-    let body = body(response, cap, &host, classify).await?;
-    Ok(Answer { status, body, date, retry_after, content_type, elapsed: sent.elapsed() })
+    let (body, memory) = body(response, cap, &host, classify).await?;
+    let elapsed = sent.elapsed();
+    Ok(Answer { status, body, memory, date, retry_after, content_type, elapsed })
 }
 
 async fn body(
@@ -195,20 +208,40 @@ async fn body(
     cap: usize,
     host: &str,
     classify: impl Fn(&reqwest::Error) -> Error,
-) -> Result<Vec<u8>, Error> {
+) -> Result<(Vec<u8>, Memory), Error> {
     let too_large = || Error::TooLarge { host: host.to_owned(), cap };
     let promised = response.content_length().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
     if promised > cap {
         return Err(too_large());
     }
+    let mut memory = if promised > LARGE { Some(large().await) } else { None };
     let mut body = Vec::with_capacity(promised);
-    while let Some(chunk) = response.chunk().await.map_err(|err| classify(&err))? {
+    // Time spent in waiting for memory says nothing about what was asked for.
+    let classify = |err: reqwest::Error| match classify(&err) {
+        Error::Timeout { host, .. } if body_waits() => {
+            Error::Interrupted { host, reason: "too many large answers at once".into() }
+        }
+        err => err,
+    };
+    while let Some(chunk) = response.chunk().await.map_err(classify)? {
         if body.len() + chunk.len() > cap {
             return Err(too_large());
         }
+        if memory.is_none() && body.len() + chunk.len() > LARGE {
+            memory = Some(large().await);
+        }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
+    Ok((body, memory))
+}
+
+/// True while no further large body may be read.
+fn body_waits() -> bool {
+    LARGE_BODIES.available_permits() == 0
+}
+
+async fn large() -> SemaphorePermit<'static> {
+    LARGE_BODIES.acquire().await.expect("it is never closed")
 }
 
 fn text(headers: &HeaderMap, name: &reqwest::header::HeaderName) -> Option<String> {
@@ -281,6 +314,20 @@ mod tests {
         assert_eq!(ages, Some(Duration::from_secs(u64::MAX)));
         assert_eq!(retry_after("soon", date), None);
         assert_eq!(retry_after("-5", date), None);
+    }
+
+    #[tokio::test]
+    async fn a_third_large_body_waits_until_there_is_memory_again() {
+        let first = large().await;
+        let _second = large().await;
+        let mut third = Box::pin(large());
+        let waits =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(third.as_mut().poll(cx).is_pending()));
+        assert!(waits.await && body_waits());
+
+        drop(first);
+
+        drop(third.await);
     }
 
     #[test]

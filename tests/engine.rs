@@ -74,7 +74,8 @@ fn hint(err: &FetchError) -> Option<&str> {
 
 fn split(body: &str) -> Result<Page, FetchError> {
     let body = body.as_bytes().to_vec();
-    let response = Response { body, date: None, elapsed: Duration::ZERO, content_type: None };
+    let response =
+        Response { body, memory: None, date: None, elapsed: Duration::ZERO, content_type: None };
     source("http://127.0.0.1:1").split(&response)
 }
 

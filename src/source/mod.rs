@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::event::Millis;
 pub use crate::event::{BadRecord, Page};
+use crate::http::Memory;
 use crate::position::{PageToken, Window};
 use crate::problem::Problem;
 use crate::secret;
@@ -78,6 +79,8 @@ impl Config {
 pub struct Response {
     /// The body, decompressed.
     pub body: Vec<u8>,
+    /// Needed while the body is kept.
+    pub memory: Memory,
     /// The server's `Date`, if it sent one.
     pub date: Option<Millis>,
     /// How long the request took, from its first byte to the last of the answer.

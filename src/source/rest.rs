@@ -292,8 +292,8 @@ impl Source for RestSource {
 
 impl From<Answer> for Response {
     fn from(answer: Answer) -> Self {
-        let Answer { body, date, elapsed, content_type, .. } = answer;
-        Self { body, date, elapsed, content_type }
+        let Answer { body, memory, date, elapsed, content_type, .. } = answer;
+        Self { body, memory, date, elapsed, content_type }
     }
 }
 
