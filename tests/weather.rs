@@ -232,3 +232,38 @@ fn a_backlog_is_read_once_after_four_days_without_an_api() {
     assert_exact("a backlog", &home.compare(&sim.api));
     drop(daemon);
 }
+
+/// Of noise, so that it is as large in every form.
+#[test]
+fn an_event_of_twenty_mebibytes_arrives_as_it_is_and_its_neighbours_with_it() {
+    let mut random = Rng::new(9);
+    let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let noise: String = (0..20 << 20).map(|_| char::from(*random.pick(letters))).collect();
+    let clock = Clock::Manual(START + HOUR);
+    let sim = Sim::start(Options { clock, shuffle_keys: false, ..Options::default() });
+    sim.api.add_all(evenly(10, START, HOUR));
+    let value = format!("\"{noise}\"");
+    sim.api.add(SimEvent::new(START + MINUTE, "large").with("value", &value));
+    let home = Home::new(&sim.api.url(), &source(r#"["1h"]"#), "");
+
+    home.run_once_well();
+
+    assert_exact("a large event", &home.compare(&sim.api));
+    assert_eq!(home.lines().len(), 11);
+}
+
+/// Too large together for one answer, and of one second: no window can be halved further.
+#[test]
+fn a_second_that_is_too_large_for_an_answer_is_read_in_smaller_pages() {
+    let filler = format!("\"{}\"", "x".repeat(1 << 20));
+    let clock = Clock::Manual(START + HOUR);
+    let sim = Sim::start(Options { clock, shuffle_keys: false, ..Options::default() });
+    sim.api.add_all((0..40).map(|n| {
+        SimEvent::new(START + MINUTE, "large").with("n", &n.to_string()).with("value", &filler)
+    }));
+    let home = Home::new(&sim.api.url(), &source(r#"["1h"]"#), "");
+
+    home.run_once_well();
+
+    assert_exact("a large second", &home.compare(&sim.api));
+}

@@ -3,9 +3,11 @@
 //! A page holds all that a line is made of, so that the line can be made again byte for byte after
 //! a crash, whatever the configuration says by then.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use zstd::stream::write::Encoder;
 
 use super::{Error, SinkId, SourceId, next_seq};
 use crate::event::{Event, Millis, Seq, Uid};
@@ -20,9 +22,14 @@ const ZSTD_LEVEL: i32 = 1;
 /// A body larger than this is no page of ours: one response is at most 32 MiB.
 const MOST_BYTES: usize = 256 << 20;
 
+/// A page of more than this is compressed as it grows, so that it does not stand in memory twice.
+const AT_ONCE: usize = 1 << 20;
+
 /// Builds a page's body, event by event.
 pub struct Builder {
+    /// What is not compressed yet.
     out: Vec<u8>,
+    large: Option<std::io::Result<Encoder<'static, Vec<u8>>>>,
     count: u32,
 }
 
@@ -32,7 +39,7 @@ impl Builder {
         let mut out = vec![LAYOUT];
         put_bytes(&mut out, source.as_bytes());
         put_bytes(&mut out, api.as_bytes());
-        Self { out, count: 0 }
+        Self { out, large: None, count: 0 }
     }
 
     /// Adds an event behind the others.
@@ -41,8 +48,25 @@ impl Builder {
         self.out.push(u8::from(time.is_some()) | u8::from(event_type.is_some()) << 1);
         self.out.extend_from_slice(&time.unwrap_or(0).to_le_bytes());
         put_bytes(&mut self.out, event_type.unwrap_or("").as_bytes());
-        put_bytes(&mut self.out, raw);
+        if self.out.len() + raw.len() > AT_ONCE {
+            put_length(&mut self.out, raw);
+            self.compress(raw);
+        } else {
+            put_bytes(&mut self.out, raw);
+        }
         self.count += 1;
+    }
+
+    /// Compresses what is there, and `more` behind it. What goes wrong is told at the end.
+    fn compress(&mut self, more: &[u8]) {
+        let encoder = self.large.take().unwrap_or_else(|| Encoder::new(Vec::new(), ZSTD_LEVEL));
+        let written = encoder.and_then(|mut encoder| {
+            encoder.write_all(&self.out)?;
+            encoder.write_all(more)?;
+            Ok(encoder)
+        });
+        self.out.clear();
+        self.large = Some(written);
     }
 
     /// How many events it holds.
@@ -51,15 +75,25 @@ impl Builder {
     }
 
     /// The body as it is stored.
-    pub fn finish(self) -> std::io::Result<Vec<u8>> {
-        zstd::bulk::compress(&self.out, ZSTD_LEVEL)
+    pub fn finish(mut self) -> std::io::Result<Vec<u8>> {
+        if self.large.is_some() {
+            self.compress(&[]);
+        }
+        match self.large {
+            Some(encoder) => encoder?.finish(),
+            None => zstd::bulk::compress(&self.out, ZSTD_LEVEL),
+        }
     }
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_length(out, bytes);
+    out.extend_from_slice(bytes);
+}
+
+fn put_length(out: &mut Vec<u8>, bytes: &[u8]) {
     let len = u32::try_from(bytes.len()).expect("a response is at most 32 MiB");
     out.extend_from_slice(&len.to_le_bytes());
-    out.extend_from_slice(bytes);
 }
 
 /// A page on its way into the spool.
@@ -152,8 +186,8 @@ impl SpooledPage {
         self.event(self.first_seq.max(seq + 1))
     }
 
-    fn decode(row: &RawPage) -> Option<Self> {
-        let bytes = zstd::bulk::decompress(&row.body, MOST_BYTES.min(decompressed_size(&row.body)))
+    fn decode(row: &RawPage<'_>) -> Option<Self> {
+        let bytes = zstd::bulk::decompress(row.body, MOST_BYTES.min(decompressed_size(row.body)))
             .ok()
             .filter(|bytes| bytes.first() == Some(&LAYOUT))?;
         let mut reader = Reader { bytes: &bytes, at: 1 };
@@ -224,45 +258,44 @@ impl<'a> Reader<'a> {
     }
 }
 
-struct RawPage {
+/// A page as it is stored; its body is the database's memory.
+struct RawPage<'a> {
     first_seq: Seq,
     count: u32,
     fetched_at: Millis,
     only_sink: Option<SinkId>,
-    body: Vec<u8>,
+    body: &'a [u8],
 }
 
-fn raw_page(row: &Row<'_>) -> rusqlite::Result<RawPage> {
-    Ok(RawPage {
+/// The page of a row, when it holds an event after `seq`.
+fn holding(row: &Row<'_>, seq: Seq) -> rusqlite::Result<Option<Result<SpooledPage, Error>>> {
+    let raw = RawPage {
         first_seq: row.get::<_, i64>(0)?.cast_unsigned(),
         count: row.get(1)?,
         fetched_at: row.get(2)?,
         only_sink: row.get(3)?,
-        body: row.get(4)?,
-    })
+        body: row.get_ref(4)?.as_blob()?,
+    };
+    if raw.first_seq + Seq::from(raw.count) <= seq + 1 {
+        return Ok(None);
+    }
+    Ok(Some(SpooledPage::decode(&raw).ok_or(Error::Damaged { seq: raw.first_seq })))
 }
 
 /// The page that holds the first event after `seq`; none when the spool holds no later one.
 pub fn page_after(conn: &Connection, seq: Seq) -> Result<Option<SpooledPage>, Error> {
-    let seq = seq.cast_signed();
-    let mut holding = conn.prepare_cached(
-        "SELECT first_seq, count, fetched_at, only_sink, body FROM pages
-         WHERE first_seq <= ?1 + 1 ORDER BY first_seq DESC LIMIT 1",
-    )?;
-    let mut found = holding
-        .query_row(params![seq], raw_page)
-        .optional()?
-        .filter(|page| page.first_seq.cast_signed() + i64::from(page.count) > seq + 1);
-    if found.is_none() {
-        let mut later = conn.prepare_cached(
-            "SELECT first_seq, count, fetched_at, only_sink, body FROM pages
-             WHERE first_seq > ?1 ORDER BY first_seq LIMIT 1",
-        )?;
-        found = later.query_row(params![seq], raw_page).optional()?;
+    let last_begun = "SELECT first_seq, count, fetched_at, only_sink, body FROM pages
+         WHERE first_seq <= ?1 + 1 ORDER BY first_seq DESC LIMIT 1";
+    let first_later = "SELECT first_seq, count, fetched_at, only_sink, body FROM pages
+         WHERE first_seq > ?1 ORDER BY first_seq LIMIT 1";
+    for query in [last_begun, first_later] {
+        let mut select = conn.prepare_cached(query)?;
+        let found = select.query_row(params![seq.cast_signed()], |row| holding(row, seq));
+        if let Some(page) = found.optional()?.flatten() {
+            return page.map(Some);
+        }
     }
-    let Some(row) = found else { return Ok(None) };
-    let page = SpooledPage::decode(&row).ok_or(Error::Damaged { seq: row.first_seq })?;
-    Ok(Some(page))
+    Ok(None)
 }
 
 /// How much the spool holds.
@@ -336,7 +369,7 @@ mod tests {
             builder.push(Uid([7; 16]), *time, *event_type, raw.as_bytes());
         }
         let count = builder.count();
-        let body = builder.finish().unwrap();
+        let body = &builder.finish().unwrap();
         SpooledPage::decode(&RawPage { first_seq: 10, count, fetched_at: 5, only_sink: None, body })
     }
 
@@ -362,15 +395,29 @@ mod tests {
         assert!(page.event(9).is_none() && page.event(13).is_none());
     }
 
-    fn raw(body: Vec<u8>) -> RawPage {
+    fn raw(body: &[u8]) -> RawPage<'_> {
         RawPage { first_seq: 1, count: 1, fetched_at: 0, only_sink: None, body }
+    }
+
+    #[test]
+    fn a_page_that_is_compressed_as_it_grows_gives_back_the_same() {
+        let sizes = [3, AT_ONCE / 2, AT_ONCE / 2, 7, 3 * AT_ONCE, 5];
+        let texts: Vec<String> =
+            sizes.iter().zip('a'..).map(|(size, c)| c.to_string().repeat(*size)).collect();
+        let events: Vec<_> = texts.iter().map(|text| (text.as_str(), Some(7), None)).collect();
+
+        let page = spooled(&events).unwrap();
+
+        for (seq, text) in (10..).zip(&texts) {
+            assert!(page.event(seq).unwrap().raw == text.as_bytes(), "event {seq}");
+        }
     }
 
     #[test]
     fn a_damaged_body_is_no_page() {
         let body = zstd::bulk::compress(&[LAYOUT, 4, 0, 0, 0, b'a'], 1).unwrap();
-        assert!(SpooledPage::decode(&raw(body)).is_none());
+        assert!(SpooledPage::decode(&raw(&body)).is_none());
         let body = b"not zstd at all".to_vec();
-        assert!(SpooledPage::decode(&raw(body)).is_none());
+        assert!(SpooledPage::decode(&raw(&body)).is_none());
     }
 }
