@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use siemferry::sim::{Rng, SimEvent};
+use siemferry::sim::{Fault, Rng, SimEvent};
 
 use super::*;
 use crate::inside::assert_exact;
@@ -109,11 +109,14 @@ fn whatever_kills_come_it_goes_on_and_everything_is_there_once() {
     let (mut kills, mut known) = (0, 0);
     while !is(&home, 0, "done") {
         let asked = sim.api.requests();
-        let mut daemon = home.spawn();
         // Two at most are the head's, and two are on their way.
         let enough = asked + 8 + random.below(20);
-        eventually("it is busy or done", || sim.api.requests() >= enough || is(&home, 0, "done"));
+        sim.api.fault_when(move |request| (request.number > enough).then_some(Fault::Hold));
+        let mut daemon = home.spawn();
+        eventually("it is busy or done", || sim.api.requests() > enough || is(&home, 0, "done"));
         daemon.kill();
+        sim.api.mend();
+        sim.api.release();
         let backfill = &list(&home)[0];
         let records = number(backfill, "events") + number(backfill, "repeats");
         assert!(records > known, "no progress beyond {known}: {backfill}");
