@@ -44,10 +44,14 @@ impl Poller {
             if id == self.backfill {
                 return Ok(());
             }
-            if self.backfill.is_some() {
+            if let Some(id) = self.backfill {
                 // Its last page may have been on its way.
                 self.store.end_cancelled().await?;
-                info!(id = self.backfill, "Backfill cancelled.");
+                if self.store.is_cancelled(id).await? {
+                    info!(id, "Backfill cancelled.");
+                } else {
+                    info!(id, "Backfill done.");
+                }
             }
             self.backfill = None;
             self.plan.set_backfill(next.as_ref().map(Backfill::left));
@@ -79,9 +83,7 @@ impl Poller {
         let left = self.plan.left_from(window.end);
         self.plan.filled(left);
         if left.is_none() {
-            info!(id = self.backfill, "Backfill done.");
-            self.backfill = None;
-            // Another may wait.
+            // It is over, and another may wait.
             self.requests.mark_changed();
         }
     }

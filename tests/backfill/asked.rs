@@ -170,6 +170,30 @@ fn one_that_waits_begins_when_the_one_before_it_is_cancelled() {
 }
 
 #[test]
+fn one_that_is_cancelled_before_its_last_page_comes_is_not_called_done() {
+    let (sim, home) = missed(1000, "poll_every = \"1h\"");
+    sim.api.fault_when(|request| {
+        let is_old = request.window.is_some_and(|(from, _)| from < T + HOUR);
+        is_old.then_some(Fault::Hold)
+    });
+    started(&home, T, T + HOUR);
+    let _daemon = home.spawn();
+    let is_held = || sim.api.log().last().is_some_and(|served| served.status.is_none());
+    eventually("its only page is on the way", || home.logged("Backfill begins.") == 1 && is_held());
+
+    ask(&home, &["cancel", "1"]).is(0, "");
+    sim.api.release();
+
+    eventually("it is over", || home.logged("Backfill cancelled.") == 1);
+    assert_eq!(home.logged("Backfill done."), 0);
+    eventually("what came stays", || home.lines().len() >= ON_TIME + TOO_LATE);
+    assert_exact("one page", &home.compare(&sim.api));
+    let backfill = &list(&home)[0];
+    assert_eq!(backfill["state"], "cancelled");
+    assert_eq!(number(backfill, "events"), TOO_LATE as u64, "what it has brought is counted");
+}
+
+#[test]
 fn one_of_a_source_that_was_removed_is_listed_and_can_be_cancelled() {
     let (_sim, home) = idle();
     started(&home, T, T + HOUR);
