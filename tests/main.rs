@@ -74,3 +74,6 @@ mod engine;
 
 /// All weather at the API.
 mod weather;
+
+/// A span that somebody asks to be read again.
+mod backfill;

@@ -19,8 +19,10 @@ use crate::units::Start;
 /// Read a span of time again from an API: events that are new come to every sink, the others are
 /// known and left out.
 ///
-/// The daemon begins within a second or two, behind the newest events and before everything else;
-/// without a daemon the next `run` or `run --once` does it. A backfill survives restarts.
+/// For events that appeared in the API later than the oldest `resweep`, and for the time before
+/// `start`. The daemon begins within a second or two, behind the newest events and before everything
+/// else; without a daemon the next `run` or `run --once` does it. A backfill survives restarts, and
+/// those of one source are done one after the other.
 #[derive(Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -29,13 +31,20 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Ask for one. On a terminal its progress is shown as long as a daemon is at it.
+    /// Ask for a span to be read again.
+    ///
+    /// On a terminal its progress is shown as long as a daemon is at it.
+    #[command(after_help = EXAMPLE)]
     Start(Begin),
-    /// List them, newest last, with their progress.
+    /// List all backfills, the newest last, with their progress.
     List(List),
-    /// Cancel one; what it has read stays.
+    /// Cancel a backfill that waits or is running; what it has read stays.
     Cancel(Cancel),
 }
+
+const EXAMPLE: &str = "\
+Example: what laptops that were offline over Christmas sent in January.
+  siemferry backfill start --source acme --from 2025-12-24 --to 2026-01-02";
 
 #[derive(Args)]
 struct Begin {
@@ -76,7 +85,7 @@ struct Cancel {
     #[command(flatten)]
     config: ConfigPath,
 
-    /// Its number.
+    /// Its number, as `list` shows it.
     id: RequestId,
 }
 
@@ -230,5 +239,41 @@ fn watch(dir: &Path, id: RequestId) -> Result<(), Failure> {
             return Ok(());
         }
         std::thread::sleep(EVERY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backfill(state: &str, position: i64) -> Backfill {
+        Backfill {
+            id: 1,
+            source: "acme".into(),
+            window: Window { start: 1000, end: 9000 },
+            position,
+            state: state.into(),
+            events: 300,
+            repeats: 700,
+            asked_at: 0,
+            begun_at: Some(5000),
+        }
+    }
+
+    #[test]
+    fn progress_tells_rate_and_time_left_while_something_is_read() {
+        let waiting = Backfill { begun_at: None, ..backfill("waiting", 1000) };
+
+        assert_eq!(progress(&waiting, 9000), "0 % read");
+        assert_eq!(progress(&backfill("running", 1000), 9000), "0 % read, 250 events/s");
+        let half = progress(&backfill("running", 3000), 15_000);
+        assert_eq!(half, "25 % read, 100 events/s, 0:00:30 left");
+        let long = progress(&backfill("running", 1001), 10_000);
+        assert_eq!(long, "0 % read, 200 events/s, 11:06:35 left");
+        // A clock that went back meanwhile.
+        assert!(progress(&backfill("running", 3000), 0).starts_with("25 % read, "));
+        assert_eq!(progress(&backfill("cancelled", 3000), 15_000), "25 % read");
+        // The rest is the head's.
+        assert_eq!(progress(&backfill("done", 8998), 15_000), "100 % read");
     }
 }

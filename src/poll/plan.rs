@@ -1,8 +1,9 @@
 //! Which window next: pure, told the time.
 //!
 //! A source has a watermark per age: the head's, and one for each trailing sweep, which reads the
-//! same time again, later; a backfill reads what somebody asked for. Promises that the head leaves no instant unread, that watermarks only
-//! rise, and that no window is empty, backwards, or ends after `now`.
+//! same time again, later; a backfill reads what somebody asked for. Promises that the head leaves
+//! no instant unread, that watermarks only rise, and that no window is empty, backwards, or ends
+//! after `now`.
 //! Knows neither pages nor errors.
 
 use crate::event::Millis;

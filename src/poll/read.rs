@@ -79,12 +79,12 @@ impl Poller {
         }
     }
 
-    /// True when a pass is to stop behind this page: for the newest events, which come first, or
-    /// because it has grown too long.
+    /// True when a pass is to stop behind this page: for the newest events, which come first, for
+    /// what the command line has asked, or because it has grown too long.
     fn makes_way(&self, pass: &Pass) -> bool {
         let now = self.planning_time();
-        let head = pass.task.reader != HEAD && self.plan.head_is_due(now, self.eager(now));
-        head && self.reading(HEAD).hold.is_over() || is_too_long(pass)
+        let head = self.plan.head_is_due(now, self.eager(now)) && self.reading(HEAD).hold.is_over();
+        pass.task.reader != HEAD && (head || self.has_requests()) || is_too_long(pass)
     }
 
     /// Keeps a pass to be gone on with, unless it has grown too long.

@@ -148,6 +148,19 @@ impl Store {
         self.0.writer.write(operation).await
     }
 
+    /// True when a backfill was not read to its end, for somebody has cancelled it.
+    pub async fn is_cancelled(&self, id: RequestId) -> Result<bool, Error> {
+        self.read(move |conn| {
+            let state: Option<String> = conn
+                .query_row("SELECT state FROM requests WHERE id = ?1", params![id], |row| {
+                    row.get(0)
+                })
+                .optional()?;
+            Ok(state.as_deref() == Some("cancelled"))
+        })
+        .await
+    }
+
     /// Ends the passes of cancelled backfills, which would hold up the forgetting for ever.
     pub async fn end_cancelled(&self) -> Result<(), Error> {
         self.0.writer.write(end_passes).await
@@ -174,12 +187,13 @@ pub(super) fn advance(
     now: Millis,
 ) -> Result<(), Error> {
     let is_done = position.is_some_and(|(_, is_done)| is_done);
-    // One that was cancelled meanwhile stays so; the events of the page are true all the same.
+    // One that was cancelled meanwhile stays so; what the page has brought is true all the same.
     conn.execute(
         "UPDATE requests SET position = coalesce(?2, position), events = events + ?3,
          repeats = repeats + ?4, begun_at = coalesce(begun_at, ?5),
-         state = iif(?6, 'done', 'running'), ended_at = iif(?6, ?5, NULL)
-         WHERE id = ?1 AND state IN ('waiting', 'running')",
+         state = iif(state = 'cancelled', state, iif(?6, 'done', 'running')),
+         ended_at = iif(state = 'cancelled', ended_at, iif(?6, ?5, NULL))
+         WHERE id = ?1",
         params![
             id,
             position.map(|(position, _)| position),

@@ -229,8 +229,16 @@ pub fn expire(conn: &Connection, source: SourceId, most: u32) -> rusqlite::Resul
         params![source, below, pass.unwrap_or(PassId::MAX), most],
     )?;
     if gone > 0 {
+        // What tells no time of its window may be gone with the pass that raised it, though a later
+        // sweep has kept the others of that window: all windows of passes that are gone lie before
+        // those of the head that are remembered.
         conn.execute(
-            "UPDATE sources SET forgotten = max(coalesce(forgotten, ?2), ?2) WHERE id = ?1",
+            "UPDATE sources SET forgotten = max(
+                 coalesce(forgotten, ?2), ?2,
+                 coalesce(
+                     (SELECT min(window_start) FROM passes WHERE source = ?1 AND age_ms = 0),
+                     (SELECT watermark FROM sweeps WHERE source = ?1 AND age_ms = 0), ?2) - 1)
+             WHERE id = ?1",
             params![source, below],
         )?;
     }

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
 use siemferry::position::{Second, Window};
+use siemferry::store::Error;
+use siemferry::store::requests::ask_backfill;
 
 use super::shelf::{DAY, HOUR, STABLE, Shelf, T0};
 
@@ -93,4 +95,28 @@ async fn an_interrupted_pass_of_a_sweep_that_was_removed_holds_up_nothing() {
     read_at(&shelf, 0, T0 + 10, T0 + 30 * DAY, &[]).await;
 
     assert_eq!(expire(&shelf, T0 + 30 * DAY).await, 1);
+}
+
+#[tokio::test]
+async fn what_tells_no_time_of_its_window_is_not_doubled_by_a_backfill_of_that_window() {
+    let shelf = Shelf::new(STABLE).await;
+    read_at(&shelf, 0, T0, T0 + 10, &[A, TIMELESS, STRAY]).await;
+    // The sweep comes so late that its pass is remembered when the head's is not.
+    read_at(&shelf, OLDER, T0, T0 + 5 * DAY, &[A, TIMELESS, STRAY]).await;
+    for age in [0, OLDER] {
+        read_at(&shelf, age, T0 + 10, T0 + 8 * DAY, &[]).await;
+    }
+    let ask = |start: Second, again| {
+        let window = Window { start, end: start + 10 };
+        ask_backfill(&shelf.config(), "acme", window, again, 0)
+    };
+    assert!(ask(T0, false).is_ok(), "all is remembered");
+    shelf.tell("DELETE FROM requests");
+
+    assert_eq!(expire(&shelf, T0 + 8 * DAY).await, 2, "the timeless and the stray");
+
+    let refused = ask(T0, false).unwrap_err();
+    let Error::Forgotten { until } = refused else { panic!("{refused}") };
+    assert!(ask(until, false).is_err() && ask(until + 1, false).is_ok());
+    assert!(ask(T0, true).is_ok());
 }

@@ -65,6 +65,10 @@ impl Shelf {
         Self { dir, store: Some(store), origin: Arc::new(origin), ages: ages.to_vec() }
     }
 
+    pub fn config(&self) -> Config {
+        Config { dir: self.dir.path().to_owned() }
+    }
+
     pub fn store(&self) -> &Store {
         self.store.as_ref().unwrap()
     }
