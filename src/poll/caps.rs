@@ -5,20 +5,14 @@ use crate::event::Page;
 /// No API cuts its answers shorter than this.
 const LEAST: usize = 10;
 
-/// The sizes at which answers are known to be cut.
-#[derive(Clone, Debug)]
+/// The sizes at which answers are known to be cut, besides those that the source tells.
+#[derive(Clone, Debug, Default)]
 pub struct Caps {
-    known: Vec<usize>,
     /// The most records that came with a token for more.
     learned: usize,
 }
 
 impl Caps {
-    /// Knows these sizes, and learns others from pages that are not the last.
-    pub fn new(known: Vec<usize>) -> Self {
-        Self { known, learned: 0 }
-    }
-
     /// Learns from a page.
     pub fn learn(&mut self, page: &Page) {
         if page.next.is_some() {
@@ -26,10 +20,11 @@ impl Caps {
         }
     }
 
-    /// True when the page claims to be the last and holds exactly as many records as fit.
-    pub fn is_suspect(&self, page: &Page) -> bool {
+    /// True when the page claims to be the last and holds exactly as many records as fit: one of
+    /// the `known` numbers, or as many as other pages.
+    pub fn is_suspect(&self, page: &Page, known: &[usize]) -> bool {
         let count = count(page);
-        let is_full = self.known.contains(&count) || (count == self.learned && count >= LEAST);
+        let is_full = known.contains(&count) || (count == self.learned && count >= LEAST);
         page.next.is_none() && is_full
     }
 
@@ -57,14 +52,14 @@ mod tests {
 
     #[test]
     fn a_last_page_is_suspect_when_it_is_as_full_as_pages_get() {
-        let mut caps = Caps::new(vec![1000]);
-        assert!(caps.is_suspect(&page(1000, false)));
-        assert!(!caps.is_suspect(&page(1000, true)), "it says that there is more");
-        assert!(!caps.is_suspect(&page(100, false)));
+        let mut caps = Caps::default();
+        assert!(caps.is_suspect(&page(1000, false), &[1000]));
+        assert!(!caps.is_suspect(&page(1000, true), &[1000]), "it says that there is more");
+        assert!(!caps.is_suspect(&page(100, false), &[1000]));
 
         caps.learn(&page(100, true));
 
-        assert!(caps.pages() && caps.is_suspect(&page(100, false)));
-        assert!(!caps.is_suspect(&page(99, false)));
+        assert!(caps.pages() && caps.is_suspect(&page(100, false), &[1000]));
+        assert!(!caps.is_suspect(&page(99, false), &[1000]));
     }
 }

@@ -41,6 +41,9 @@ use trouble::Told;
 /// When a first failure is tried again, or somewhat sooner.
 const SOON: Duration = Duration::from_millis(250);
 
+/// What goes on is told again so late.
+const TELL_AGAIN: Duration = Duration::from_secs(3600);
+
 /// How often what nothing can meet again is forgotten.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 
@@ -98,6 +101,10 @@ pub struct Poller {
     caps: Caps,
     health: Health,
     told: Told,
+    /// Records that could not be read, of which nobody was told yet.
+    unreadable: u64,
+    told_unreadable: Option<Instant>,
+    told_halved: Option<Instant>,
     started: Instant,
     /// The server's time at the start of this run, once an answer has told it.
     start: Option<Millis>,
@@ -111,6 +118,8 @@ struct Reading {
     /// The pass that failed or made way for the head, to be gone on with.
     suspended: Option<Pass>,
     hold: Hold,
+    /// True while it is held for what passes by itself, page by page.
+    may_pass: bool,
     /// How many pages of its window a pass has come to at most.
     furthest: u64,
 }
@@ -122,11 +131,14 @@ impl Reading {
             self.furthest = pass.tally.pages;
             self.hold.shorten();
         }
+        if self.may_pass {
+            self.hold.end();
+        }
     }
 
     /// A window was drained.
     fn end(&mut self) {
-        self.furthest = 0;
+        (self.furthest, self.may_pass) = (0, false);
         self.hold.end();
     }
 }
@@ -155,6 +167,7 @@ impl Poller {
             reader,
             suspended: None,
             hold: Hold::new(seed.rotate_left(7)),
+            may_pass: false,
             furthest: 0,
         };
         let mut requests = store.requests();
@@ -164,12 +177,15 @@ impl Poller {
             readers: plan.readers().map(reading).collect(),
             clock: ServerClock::new(wall_clock, stored.skew),
             health: Health::new(SOON, Duration::from_secs(300), seed),
-            caps: Caps::new(source.page_caps()),
+            caps: Caps::default(),
             origin: Arc::new(origin),
             backfill: None,
             turn: HEAD,
             pace: Mutex::new(Pace::new()),
             told: Told::default(),
+            unreadable: 0,
+            told_unreadable: None,
+            told_halved: None,
             started: Instant::now(),
             start: None,
             dateless: false,
@@ -220,7 +236,9 @@ impl Poller {
                 self.drain(pass).await
             }
             Next::Wait(_) if self.must_probe(now) => self.probe().await,
-            Next::Wait(_) if self.is_ahead(now) => self.ahead_of_server(now).await,
+            Next::Wait(_) if self.is_ahead(now) && self.reading(HEAD).hold.is_over() => {
+                self.ahead_of_server(now).await
+            }
             Next::Wait(_) if self.settings.once && self.held_until().is_none() => {
                 Ok(Then::End(End::Done))
             }

@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use tracing::error;
-
 use super::plan::{Reader, Task};
 use crate::event::{Millis, Page};
 use crate::position::{PageToken, PassId, Second};
@@ -44,6 +42,9 @@ pub struct Pass {
     contents: HashSet<u128>,
     /// The same of the page that is being committed.
     pending: Option<u128>,
+    /// What the page before it held, and how many before that held the same.
+    previous: Option<u128>,
+    equal: u32,
     /// How many pages in a row were empty.
     empty: u32,
 }
@@ -80,6 +81,8 @@ impl Pass {
             tokens: HashSet::new(),
             contents: HashSet::new(),
             pending: None,
+            previous: None,
+            equal: 0,
             empty: 0,
         }
     }
@@ -100,13 +103,6 @@ impl Pass {
 
     /// Takes over what a commit brought.
     pub fn absorb(&mut self, committed: Committed, next: Option<PageToken>) {
-        if committed.bad > 0 {
-            let hint = "`siemferry dead-letters list` shows them";
-            error!(
-                records = committed.bad,
-                hint, "Records cannot be read; they are kept as dead letters."
-            );
-        }
         self.id = Some(committed.pass);
         self.counts.merge(committed.delta);
         (self.strikes, self.full_ends) = (0, 0);
@@ -133,6 +129,12 @@ impl Pass {
         if self.pending.is_some_and(|content| self.contents.contains(&content)) {
             return Some("it gives the same page a second time in one pass".into());
         }
+        let sum = sum(page);
+        self.equal = if self.previous == Some(sum) { self.equal + 1 } else { 0 };
+        self.previous = Some(sum);
+        if token.is_some() && !is_empty(page) && self.equal > MOST_EMPTY {
+            return Some(format!("it gives the same page {MOST_EMPTY} times in a row"));
+        }
         self.empty = if is_empty(page) { self.empty + 1 } else { 0 };
         (token.is_some() && self.empty > MOST_EMPTY)
             .then(|| format!("it gives {MOST_EMPTY} empty pages in a row, and a token for more"))
@@ -155,8 +157,12 @@ fn content(page: &Page) -> Option<u128> {
     let second = |time: Option<Millis>| time.map(|time| time.div_euclid(1000));
     let first: Option<Second> = second(page.records.first()?.time);
     let spans = page.records.iter().any(|record| second(record.time) != first);
+    spans.then(|| sum(page))
+}
+
+fn sum(page: &Page) -> u128 {
     let digests = page.records.iter().map(|record| u128::from_be_bytes(record.digest.0));
-    spans.then(|| digests.fold(0, u128::wrapping_add))
+    digests.fold(0, u128::wrapping_add)
 }
 
 fn hash(token: &PageToken) -> u64 {

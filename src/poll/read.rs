@@ -1,17 +1,18 @@
 //! Reads one window, page by page.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::pass::Pass;
 use super::plan::{HEAD, Plan, Reader, Task};
-use super::{Fetched, Poller, Then};
+use super::{Fetched, Poller, TELL_AGAIN, Then};
 use crate::event::{Millis, Page};
 use crate::position::{PageToken, Window};
 use crate::source::{FetchError, Response};
-use crate::store::sources::{self, Drained, PageCommit};
+use crate::store::sources::{self, Committed, Drained, PageCommit};
 use crate::store::{self, wall_clock};
 
 /// A pass that takes more pages than this reads half as much.
@@ -45,7 +46,7 @@ impl Poller {
             }
             self.caps.learn(&page);
             let next = page.next.clone();
-            if next.is_none() && self.caps.is_suspect(&page) {
+            if next.is_none() && self.caps.is_suspect(&page, &self.source.page_caps()) {
                 match self.judge_full_page(&mut pass).await {
                     Some(Ok(())) => {}
                     Some(Err(err)) => return self.failed(pass, err).await,
@@ -66,7 +67,7 @@ impl Poller {
                 async { if goes_on { self.fetch(pass.task, Some(&token)).await } else { None } };
             let (committed, ahead) = tokio::join!(self.store.commit_page(commit), ahead);
             match committed {
-                Ok(committed) => pass.absorb(committed, Some(token)),
+                Ok(committed) => self.absorb(&mut pass, committed, Some(token)),
                 Err(err) => return self.not_committed(pass, err).await,
             }
             self.reading_mut(pass.task.reader).progress(&pass);
@@ -133,7 +134,7 @@ impl Poller {
         };
         commit.drained = Some(drained.clone());
         match self.store.commit_page(commit).await {
-            Ok(committed) => pass.absorb(committed, None),
+            Ok(committed) => self.absorb(&mut pass, committed, None),
             Err(err) => return self.not_committed(pass, err).await,
         }
         match (reader, &drained) {
@@ -155,6 +156,18 @@ impl Poller {
         }
         self.expire().await?;
         Ok(Then::GoOn)
+    }
+
+    fn absorb(&mut self, pass: &mut Pass, committed: Committed, next: Option<PageToken>) {
+        self.unreadable += committed.bad;
+        let is_told = self.told_unreadable.is_some_and(|at| at.elapsed() < TELL_AGAIN);
+        if self.unreadable > 0 && !is_told {
+            let hint = "`siemferry dead-letters list` shows them";
+            let records = std::mem::take(&mut self.unreadable);
+            error!(records, hint, "Records cannot be read; they are kept as dead letters.");
+            self.told_unreadable = Some(Instant::now());
+        }
+        pass.absorb(committed, next);
     }
 
     fn commit(&self, pass: &Pass, page: Page) -> PageCommit {
@@ -216,8 +229,16 @@ impl Poller {
             return Ok(false);
         }
         let start = self.clock.now().div_euclid(1000) - ago;
+        let sweeps = match self.store.begin_source_at(self.origin.id, start).await {
+            Ok(sweeps) => sweeps,
+            Err(err) if err.is_full() => {
+                self.settings.ago = Some(ago);
+                self.pause_for(Duration::from_secs(1)).await;
+                return Ok(true);
+            }
+            Err(err) => return Err(err),
+        };
         info!(skew_seconds = skew / 1000, "Begins by the server's clock.");
-        let sweeps = self.store.begin_source_at(self.origin.id, start).await?;
         self.plan = Plan::new(&sweeps, self.settings.rules);
         // A backfill is taken up again by the new plan.
         self.backfill = None;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::pass::Pass;
 use super::plan::{HEAD, Reader, Task};
-use super::{End, Poller, Then};
+use super::{End, Poller, TELL_AGAIN, Then};
 use crate::event::Millis;
 use crate::health::State;
 use crate::position::{Window, rfc3339};
@@ -68,6 +69,10 @@ impl Poller {
         match err {
             FetchError::Retry { after, source } => {
                 self.suspend(pass);
+                // On its own account as well: the pages of others say nothing about this window.
+                let reading = self.reading_mut(task.reader);
+                reading.may_pass = reading.may_pass || !reading.hold.is_on();
+                reading.hold.lengthen();
                 self.retry(task.window, &source.to_string(), after).await
             }
             FetchError::Throttled { after, source } => {
@@ -90,9 +95,10 @@ impl Poller {
             FetchError::TooMuch { source } if self.plan.halve(task) => {
                 self.turn = task.reader;
                 let error = source.to_string();
-                if std::mem::replace(&mut self.told.retry, true) {
+                if self.told_halved.is_some_and(|at| at.elapsed() < TELL_AGAIN) {
                     debug!(window = %task.window, error, "Halves a window again.");
                 } else {
+                    self.told_halved = Some(Instant::now());
                     warn!(window = %task.window, error, "Fetch failed; halves the window.");
                 }
                 self.turn_to(State::Retrying, Some(&error)).await?;
@@ -189,7 +195,9 @@ impl Poller {
         if pass.token.is_some() && pass.strikes >= VIOLATIONS {
             pass = pass.restarted(self.source.token_scope());
         }
-        let hold = &mut self.reading_mut(pass.task.reader).hold;
+        let reading = self.reading_mut(pass.task.reader);
+        reading.may_pass = false;
+        let hold = &mut reading.hold;
         let (wait, attempt) = (hold.lengthen(), hold.attempt());
         if std::mem::replace(&mut self.told.unreadable, true) {
             debug!(%window, attempt, retry_in = ?wait, error, "{sentence}");
@@ -216,6 +224,8 @@ impl Poller {
 
     /// A page came. All is well unless one of the readers has a window that it cannot read.
     pub(super) async fn page_came(&mut self) -> Result<(), store::Error> {
+        self.health.retries.reset();
+        self.health.probes.reset();
         if self.readers.iter().all(|reading| !reading.hold.is_on()) {
             return self.recovered().await;
         }
@@ -294,8 +304,12 @@ impl Poller {
         self.turn_to(State::Paused, Some(&error)).await?;
         // Asked again at once: something may have been settled before the doorbell was taken up.
         while !*self.stop.borrow() {
-            let Some(shortage) = self.store.make_room(enough).await? else { break };
-            self.turn_to(State::Paused, Some(&shortage.to_string())).await?;
+            let error = match self.store.make_room(enough).await? {
+                None => break,
+                Some(Shortage::Spool(_)) => Shortage::Spool(self.settings.spool_max).to_string(),
+                Some(shortage) => shortage.to_string(),
+            };
+            self.turn_to(State::Paused, Some(&error)).await?;
             tokio::select! {
                 _ = settled.changed() => {}
                 () = self.pause_for(LOOK_EVERY) => {}

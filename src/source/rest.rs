@@ -114,6 +114,10 @@ impl RestSource {
     fn too_much(&self, window: Window, page: Option<&PageToken>, err: FetchError) -> FetchError {
         let limit = self.limit(window).filter(|limit| window.seconds() == 1 && *limit > 1);
         let (Some(limit), FetchError::TooMuch { source }) = (limit, &err) else { return err };
+        // What takes too long is no shorter for being asked for in parts.
+        if !matches!(source.downcast_ref(), Some(http::Error::TooLarge { .. })) {
+            return err;
+        }
         self.second_limit.store(limit / 2, Ordering::Relaxed);
         warn!(page_size = limit / 2, error = %source, "One second is too much for a page; asks for smaller ones.");
         // A token is bound to the page size that it was made for.
@@ -231,6 +235,10 @@ impl Source for RestSource {
         if answer.status != 200 {
             return Err(self.refusal(&answer, page.is_some()));
         }
+        if window.seconds() > 1 {
+            // The second that was too large is read.
+            self.second_limit.store(self.page_size.get(), Ordering::Relaxed);
+        }
         Ok(answer.into())
     }
 
@@ -261,18 +269,18 @@ impl Source for RestSource {
     }
 
     fn token_scope(&self) -> String {
+        // The size of pages of a single second is left out: a token that does not fit is refused, and
+        // the second begins again.
         let refused = self.limit_refused.load(Ordering::Relaxed);
         let limit = if refused { 0 } else { self.page_size.get() };
-        let second = self.second_limit.load(Ordering::Relaxed);
-        // Only once it differs, so that a token of another run fits as well.
-        let second =
-            if second == self.page_size.get() { String::new() } else { format!(" {second}") };
-        format!("{} {} {limit}{second}", self.base, self.preset.name)
+        format!("{} {} {limit}", self.base, self.preset.name)
     }
 
     fn page_caps(&self) -> Vec<usize> {
-        let limit = self.preset.request.limit.as_ref().map(|_| self.page_size.get() as usize);
-        self.preset.response.caps.iter().copied().chain(limit).collect()
+        let limits = [self.page_size.get(), self.second_limit.load(Ordering::Relaxed)];
+        let limits = self.preset.request.limit.as_ref().map(|_| limits).into_iter().flatten();
+        let limits = limits.map(|limit| limit as usize);
+        self.preset.response.caps.iter().copied().chain(limits).collect()
     }
 
     async fn confirm_end(&self, window: Window) -> Result<(), FetchError> {
