@@ -267,3 +267,44 @@ fn a_second_that_is_too_large_for_an_answer_is_read_in_smaller_pages() {
 
     assert_exact("a large second", &home.compare(&sim.api));
 }
+
+/// Smaller pages may be cut as well, and what fits them exactly is not believed either.
+#[test]
+fn a_large_second_that_is_cut_in_silence_is_not_taken_for_read() {
+    let filler = format!("\"{}\"", "x".repeat(1 << 20));
+    block_on(async {
+        let clock = Clock::Manual(START + HOUR);
+        let options = Options { clock, shuffle_keys: false, page_cap: 1000, ..Options::default() };
+        let api = serve(options).await;
+        api.add_all((0..40).map(|n| {
+            SimEvent::new(START + MINUTE, "large").with("n", &n.to_string()).with("value", &filler)
+        }));
+        api.fault_when(|_| Some(Fault::Lie(Lie::CutShort)));
+        let inside = Inside::new(&api, Preset::keeper(), &source(r#"["1h"]"#));
+
+        let ended = inside.run_for(Duration::from_secs(5)).await;
+
+        assert_ne!(ended, siemferry::daemon::Outcome::Done);
+        api.mend();
+        inside.run_well().await;
+        assert_exact("a large second, mended", &inside.compare(&api));
+    });
+}
+
+#[test]
+fn an_api_that_hung_is_asked_for_whole_pages_again() {
+    block_on(async {
+        let clock = Clock::Manual(START + HOUR);
+        let api = serve(Options { clock, ..Options::default() }).await;
+        api.add_all(evenly(300, START, HOUR));
+        api.fault_when(|request| (request.number <= 16).then_some(Fault::Stall));
+        let config = format!("{}\ntimeout = \"200ms\"", source(r#"["1h"]"#));
+        let inside = Inside::new(&api, Preset::keeper(), &config);
+
+        inside.run_well().await;
+
+        assert_exact("a hanging API", &inside.compare(&api));
+        let whole = |limit: Option<&str>| limit == Some("1000");
+        assert!(api.log().iter().all(|served| whole(served.request.parameter("limit"))));
+    });
+}

@@ -220,6 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn equal_events_of_one_second_end_some_time() {
+        let mut pass = pass();
+        for at in 0..=MOST_EMPTY {
+            let token = at.to_string();
+            assert_eq!(
+                pass.objection(&page(&[(1, 0)], &token)),
+                None,
+                "fifty equal events are legal"
+            );
+        }
+
+        assert!(pass.objection(&page(&[(1, 0)], "one more")).is_some());
+        assert_eq!(pass.objection(&page(&[(2, 0)], "another")), None);
+    }
+
+    #[test]
     fn empty_pages_lead_somewhere_or_nowhere() {
         let mut pass = pass();
         for at in 0..MOST_EMPTY {
