@@ -161,7 +161,7 @@ impl RestSource {
                 Err(FetchError::TooMuch { source: err.into() })
             }
             // In the middle of a window, the same page may come in time when asked again.
-            Err(err @ http::Error::Timeout { .. }) if page.is_none() => {
+            Err(err @ http::Error::Timeout { .. }) if page.is_none() && window.seconds() > 1 => {
                 Err(FetchError::TooMuch { source: err.into() })
             }
             Err(err) => {
