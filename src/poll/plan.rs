@@ -14,6 +14,9 @@ use crate::store::sources::StoredSweep;
 /// second beyond their windows on each side, and two passes must not count the same second at once.
 const APART: Second = 2;
 
+/// A head that is further behind than this, in seconds, has been away.
+const LONG_BACKLOG: Second = 300;
+
 /// The readers of one source, the head first, and the rules they follow.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -104,6 +107,14 @@ impl Plan {
         ready: impl Fn(Reader) -> bool,
     ) -> Next {
         let mut earliest = now + self.rules.poll_every;
+        for reader in (1..self.sweeps.len()).map(Reader::Sweep).filter(|reader| ready(*reader)) {
+            match self.window(reader, now) {
+                Some(window) if self.precedes_head(reader, now) => {
+                    return Next::Read(Task { reader, window });
+                }
+                _ => {}
+            }
+        }
         let before = self.readers().take_while(|reader| *reader != turn);
         let from = self.readers().skip_while(|reader| *reader != turn);
         for reader in from.chain(before).filter(|reader| ready(*reader)) {
@@ -115,6 +126,17 @@ impl Plan {
             }
         }
         Next::Wait(earliest)
+    }
+
+    /// True when a sweep is to close its gap to the head before the head reads a long backlog: the
+    /// head's windows then take the sweep along, and the backlog is read once.
+    pub fn precedes_head(&self, reader: Reader, now: Millis) -> bool {
+        let Reader::Sweep(index @ 1..) = reader else { return false };
+        let head = self.watermark(0);
+        let backlog = now.div_euclid(1000) - head;
+        let (gap, begins_below) = (head - self.watermark(index), self.watermark(index - 1) == head);
+        let is_old_enough = now - self.age(index) >= head * 1000;
+        backlog > LONG_BACKLOG && is_old_enough && begins_below && 0 < gap && gap < backlog
     }
 
     /// True when the newest events are to be asked for.
@@ -419,6 +441,24 @@ mod tests {
         assert!(
             matches!(next(&plan, (T0 + 9) * 1000), Next::Read(task) if task.window.seconds() == 1)
         );
+    }
+
+    #[test]
+    fn a_backlog_is_read_once_after_an_outage() {
+        let mut plan = plan(&[60, 240, 3600], T0 - DAY);
+        drain(&mut plan, T0 * 1000);
+        let before: Vec<_> = (1..4).map(|sweep| plan.watermark(sweep)).collect();
+
+        let read = drain(&mut plan, (T0 + 4 * DAY) * 1000);
+
+        let of_backlog = read.iter().filter(|task| task.window.end > T0);
+        assert!(of_backlog.clone().all(|task| task.reader == HEAD), "{read:?}");
+        assert_eq!(of_backlog.count(), 4, "a window a day");
+        for (sweep, from) in (1..).zip(before) {
+            let gap =
+                Task { reader: Reader::Sweep(sweep), window: Window { start: from, end: T0 } };
+            assert!(read.contains(&gap), "its own gap is read by each sweep: {read:?}");
+        }
     }
 
     #[test]

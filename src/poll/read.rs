@@ -84,7 +84,9 @@ impl Poller {
     /// what the command line has asked, or because it has grown too long.
     fn makes_way(&self, pass: &Pass) -> bool {
         let now = self.planning_time();
-        let head = self.plan.head_is_due(now, self.eager(now)) && self.reading(HEAD).hold.is_over();
+        let head = self.plan.head_is_due(now, self.eager(now))
+            && self.reading(HEAD).hold.is_over()
+            && !self.plan.precedes_head(pass.task.reader, now);
         pass.task.reader != HEAD && (head || self.has_requests()) || is_too_long(pass)
     }
 
