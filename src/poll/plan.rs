@@ -107,7 +107,9 @@ impl Plan {
         ready: impl Fn(Reader) -> bool,
     ) -> Next {
         let mut earliest = now + self.rules.poll_every;
-        for reader in (1..self.sweeps.len()).map(Reader::Sweep).filter(|reader| ready(*reader)) {
+        let older = (1..self.sweeps.len()).map(Reader::Sweep);
+        let older = older.filter(|_| self.due_at(HEAD, eager) <= now);
+        for reader in older.filter(|reader| ready(*reader)) {
             match self.window(reader, now) {
                 Some(window) if self.precedes_head(reader, now) => {
                     return Next::Read(Task { reader, window });
@@ -136,7 +138,8 @@ impl Plan {
         let backlog = now.div_euclid(1000) - head;
         let (gap, begins_below) = (head - self.watermark(index), self.watermark(index - 1) == head);
         let is_old_enough = now - self.age(index) >= head * 1000;
-        backlog > LONG_BACKLOG && is_old_enough && begins_below && 0 < gap && gap < backlog
+        let is_long = backlog > LONG_BACKLOG.max(2 * self.rules.poll_every / 1000);
+        is_long && is_old_enough && begins_below && 0 < gap && gap < backlog
     }
 
     /// True when the newest events are to be asked for.
