@@ -252,7 +252,7 @@ impl Daemon {
             let bookmark = registered.bookmark.take();
             let courier = Courier::new(
                 config.build(),
-                config.batch(),
+                config.delivery(),
                 self.store.clone(),
                 &registered,
                 orders,

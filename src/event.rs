@@ -15,6 +15,10 @@ pub type Millis = i64;
 /// Numbers events in the order in which they were committed; never reused.
 pub type Seq = u64;
 
+/// The source and the API of the events that are our own; no source of the configuration may have
+/// this name.
+pub const OWN_API: &str = "siemferry";
+
 /// The first 128 bits of SHA-256 over a record in canonical form.
 ///
 /// Two records with equal digests are copies of each other, whatever the order of their keys.

@@ -4,6 +4,8 @@
 use std::fmt;
 
 use chrono::{DateTime, SecondsFormat};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// Whole seconds since the Unix epoch. Windows are cut on them.
 pub type Second = i64;
@@ -66,3 +68,25 @@ pub type PassId = i64;
 /// What a sink needs to resume exactly, in the sink's own words (JSON); committed with the settle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bookmark(pub String);
+
+/// What a sink without bookmarks was doing when the last settle was committed: so that after a crash
+/// the same batches are sent again, with the same ids and bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sending {
+    /// The batches that may be on their way, in the order of their events.
+    pub batches: Vec<Sent>,
+    /// The ranges behind the settled events that have met their fate already; both ends belong to
+    /// them.
+    pub done: Vec<(u64, u64)>,
+}
+
+/// A batch that may be on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Its id.
+    pub id: Uuid,
+    /// The number that it begins with.
+    pub first: u64,
+    /// The number that it ends with.
+    pub last: u64,
+}

@@ -10,7 +10,10 @@ use proptest::prelude::*;
 use siemferry::deliver::{Courier, End, Orders};
 use siemferry::event::{Event, Seq};
 use siemferry::position::Bookmark;
-use siemferry::sink::{Batch, BatchLimits, DeliveryError, Receipt, Resumed, Sink, Upcoming};
+use siemferry::sink::{
+    Batch, BatchLimits, Delivery, DeliveryError, Receipt, Resumed, Route, Sink, Unencodable,
+    Upcoming,
+};
 use siemferry::store::{self, Prune, Store};
 use siemferry::units::{Bytes, Span};
 use tokio::sync::watch;
@@ -120,10 +123,11 @@ impl Sink for Destination {
         Ok(Resumed { adopted, bookmark: None })
     }
 
-    fn encode(&self, event: &Event<'_>, out: &mut Vec<u8>) {
+    fn encode(&self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<(), Unencodable> {
         out.extend_from_slice(format!("{} ", event.seq).as_bytes());
         out.extend_from_slice(event.raw);
         out.push(b'\n');
+        Ok(())
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Result<Receipt, DeliveryError> {
@@ -140,13 +144,12 @@ impl Sink for Destination {
                 let mut inner = self.0.lock().unwrap();
                 inner.accepted.extend_from_slice(&batch.bytes);
                 let bookmark = Some(Bookmark(inner.accepted.len().to_string()));
-                Ok(Receipt { bookmark })
+                Ok(Receipt { verdicts: None, bookmark })
             }
             Answer::Fail => Err(failure()),
-            Answer::Block => Err(DeliveryError::Blocked {
-                source: "forbidden".into(),
-                hint: Some("give it the role".into()),
-            }),
+            Answer::Block => {
+                Err(DeliveryError::blocked("forbidden", "give it the role".to_owned()))
+            }
         }
     }
 
@@ -164,7 +167,7 @@ impl Sink for Destination {
 }
 
 fn failure() -> DeliveryError {
-    DeliveryError::Retry { after: None, source: "connection reset".into() }
+    DeliveryError::passing("connection reset")
 }
 
 /// A courier under way.
@@ -182,7 +185,10 @@ async fn start(store: &Store, name: &str, sink: &Destination, limits: BatchLimit
     let orders =
         Orders { stop: stop.subscribe(), finish: finish.subscribe(), reopen: reopen.subscribe() };
     let bookmark = registered.bookmark.take();
-    let courier = Courier::new(Box::new(sink.clone()), limits, store.clone(), &registered, orders);
+    let route = Route::default();
+    let delivery = Delivery { batch: limits, in_flight: 1, route, is_exact: true };
+    let courier =
+        Courier::new(Box::new(sink.clone()), delivery, store.clone(), &registered, orders);
     Run { task: tokio::spawn(courier.run(bookmark)), stop, finish, reopen }
 }
 

@@ -314,8 +314,11 @@ async fn check_sink(report: &mut Report, name: &str, config: &sink::Config, onli
     };
     match found {
         Ok(text) => report.ok(&what, &text),
-        Err(DeliveryError::Blocked { source, hint }) => {
+        Err(DeliveryError::Blocked { source, hint, .. }) => {
             report.failed(code, &what, &source.to_string(), hint.as_deref());
+        }
+        Err(DeliveryError::Refused { reason, .. }) => {
+            report.failed(FAILED, &what, &reason, None);
         }
         Err(DeliveryError::Retry { source, .. }) => {
             let hint = "ask again later: the daemon does so by itself";

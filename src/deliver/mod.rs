@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 use crate::event::Seq;
 use crate::health::{Health, State};
 use crate::position::Bookmark;
-use crate::sink::{Batch, BatchLimits, DeliveryError, Receipt, Sink};
+use crate::sink::{Batch, Delivery, DeliveryError, Receipt, Sink};
 use crate::store::sinks::Registered;
 use crate::store::{self, SinkId, Store, wall_clock};
 
@@ -55,7 +55,7 @@ pub enum End {
 pub struct Courier {
     id: SinkId,
     sink: Box<dyn Sink>,
-    limits: BatchLimits,
+    delivery: Delivery,
     store: Store,
     orders: Orders,
     settled: Seq,
@@ -67,7 +67,7 @@ impl Courier {
     /// Takes up a sink where the store stands.
     pub fn new(
         sink: Box<dyn Sink>,
-        limits: BatchLimits,
+        delivery: Delivery,
         store: Store,
         registered: &Registered,
         orders: Orders,
@@ -76,10 +76,10 @@ impl Courier {
         Self {
             id: registered.id,
             settled: registered.settled,
-            spool: Cursor::new(store.clone(), registered.id),
+            spool: Cursor::new(store.clone(), registered.id, delivery.route.clone()),
             health: Health::new(Duration::from_millis(500), Duration::from_secs(60), seed),
             sink,
-            limits,
+            delivery,
             store,
             orders,
         }
@@ -126,7 +126,7 @@ impl Courier {
                 Ok(resumed) => {
                     let to = upcoming.number_of(resumed.adopted).unwrap_or(self.settled);
                     self.works_again().await?;
-                    let receipt = Receipt { bookmark: resumed.bookmark };
+                    let receipt = Receipt { verdicts: None, bookmark: resumed.bookmark };
                     return self.settle(to, resumed.adopted, receipt).await;
                 }
                 Err(err) => {
@@ -151,8 +151,8 @@ impl Courier {
             let waiting = committed.borrow_and_update().saturating_sub(self.settled);
             if waiting > 0 {
                 let now = Instant::now();
-                let due = *due.get_or_insert(now + self.limits.wait.duration());
-                if finish || now >= due || waiting >= Seq::from(self.limits.events.get()) {
+                let due = *due.get_or_insert(now + self.delivery.batch.wait.duration());
+                if finish || now >= due || waiting >= Seq::from(self.delivery.batch.events.get()) {
                     return None;
                 }
             } else if finish {
@@ -177,8 +177,8 @@ impl Courier {
         let mut batch = Batch::default();
         let mut last = self.settled;
         let committed = *self.store.committed().borrow();
-        let most_events = self.limits.events.get() as usize;
-        let most_bytes = usize::try_from(self.limits.bytes.get()).unwrap_or(usize::MAX);
+        let most_events = self.delivery.batch.events.get() as usize;
+        let most_bytes = usize::try_from(self.delivery.batch.bytes.get()).unwrap_or(usize::MAX);
         while batch.ends.len() < most_events {
             let Some(page) = self.spool.page(last).await? else {
                 // What was pruned while the sink was out of the configuration is not waited for.
@@ -191,7 +191,11 @@ impl Courier {
             }
             let Some(event) = page.first_after(last) else { break };
             let before = batch.bytes.len();
-            self.sink.encode(&event, &mut batch.bytes);
+            if !self.delivery.route.takes(&event) {
+                last = event.seq;
+                continue;
+            }
+            let _ = self.sink.encode(&event, &mut batch.bytes);
             if batch.bytes.len() > most_bytes && before > 0 {
                 batch.bytes.truncate(before);
                 break;
@@ -205,7 +209,7 @@ impl Courier {
     /// Delivers one batch, however long it takes, unless it is time to end.
     async fn deliver(&mut self, batch: &Arc<Batch>) -> Result<Result<Receipt, End>, store::Error> {
         if batch.ends.is_empty() {
-            return Ok(Ok(Receipt { bookmark: None }));
+            return Ok(Ok(Receipt::default()));
         }
         let begun = Instant::now();
         loop {
@@ -243,7 +247,7 @@ impl Courier {
                     return Ok(None);
                 }
                 Err(err) if err.is_full() => {
-                    let told = DeliveryError::Retry { after: None, source: err.into() };
+                    let told = DeliveryError::passing(err);
                     // Told to end, the sink finds out at the next start that it holds these events.
                     if let Some(end) = self.failed(told).await? {
                         return Ok(Some(end));
@@ -260,6 +264,10 @@ impl Courier {
         let ends = match err {
             DeliveryError::Retry { after, .. } => {
                 self.retry(&error, after).await?;
+                None
+            }
+            DeliveryError::Refused { .. } => {
+                self.retry(&error, None).await?;
                 None
             }
             DeliveryError::Blocked { hint, .. } => {

@@ -4,20 +4,21 @@ use async_trait::async_trait;
 
 use crate::encode::Format;
 use crate::event::{Event, Seq};
-use crate::sink::{BoxError, Encoded, Upcoming};
+use crate::sink::{BoxError, Encoded, Route, Upcoming};
 use crate::store::{self, SinkId, SpooledPage, Store};
 
 /// Reads the spool page by page.
 pub struct Cursor {
     store: Store,
     sink: SinkId,
+    route: Route,
     page: Option<SpooledPage>,
 }
 
 impl Cursor {
     /// For one sink; nothing is read yet.
-    pub fn new(store: Store, sink: SinkId) -> Self {
-        Self { store, sink, page: None }
+    pub fn new(store: Store, sink: SinkId, route: Route) -> Self {
+        Self { store, sink, route, page: None }
     }
 
     /// The sink's events after `seq`, for itself to compare with what it holds.
@@ -76,12 +77,15 @@ impl Given {
 #[async_trait]
 impl Upcoming for Spooled<'_> {
     async fn next(&mut self, format: Format) -> Result<Option<Encoded>, BoxError> {
-        let sink = self.cursor.sink;
+        let (sink, route) = (self.cursor.sink, self.cursor.route.clone());
         loop {
             let Some(page) = self.cursor.page(self.next - 1).await? else { return Ok(None) };
             if page.is_for(sink) {
                 let Some(event) = page.first_after(self.next - 1) else { return Ok(None) };
                 self.next = event.seq + 1;
+                if !route.takes(&event) {
+                    continue;
+                }
                 self.given.push(event.seq);
                 return Ok(Some(encoded(&event, format)));
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::encode::Format;
 use crate::event::{Event, Seq, Uid};
@@ -18,6 +19,9 @@ use crate::problem::Problem;
 use crate::units::{Bytes, Span};
 
 pub mod file;
+mod route;
+
+pub use route::Route;
 
 /// An error of any library, for the text of our own.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -38,10 +42,15 @@ impl Config {
         }
     }
 
-    /// When a batch is full.
-    pub fn batch(&self) -> BatchLimits {
+    /// How the courier is to deliver.
+    pub fn delivery(&self) -> Delivery {
         match self {
-            Self::File(config) => config.batch,
+            Self::File(config) => Delivery {
+                batch: config.batch,
+                in_flight: 1,
+                route: config.route.clone(),
+                is_exact: true,
+            },
         }
     }
 
@@ -83,6 +92,20 @@ impl Config {
             Self::File(config) => config.examine(),
         }
     }
+}
+
+/// How a courier delivers to a sink.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// When a batch is full.
+    pub batch: BatchLimits,
+    /// How many batches may be on their way at once; a sink with bookmarks takes one.
+    pub in_flight: usize,
+    /// Which events are for it.
+    pub route: Route,
+    /// True when the sink finds out by itself what it holds: the store need not remember what is on
+    /// its way.
+    pub is_exact: bool,
 }
 
 /// `batch = { events, bytes, wait }`: when a batch is full.
@@ -128,6 +151,8 @@ pub enum From {
 /// Encoded events on their way, one behind the other.
 #[derive(Debug, Default)]
 pub struct Batch {
+    /// Names the batch for the destination: it stays the same whenever the batch is sent again.
+    pub id: Uuid,
     /// The messages' bytes.
     pub bytes: Vec<u8>,
     /// Where each message ends in `bytes`.
@@ -143,22 +168,52 @@ impl Batch {
 }
 
 /// What a delivery leaves behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Receipt {
+    /// What became of each message, where that is known for each; none when all were accepted.
+    pub verdicts: Option<Vec<Verdict>>,
     /// What the sink needs to resume behind this batch.
     pub bookmark: Option<Bookmark>,
+}
+
+/// What became of one message of a batch that the destination has taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The destination holds it.
+    Accepted,
+    /// It does not, but may when it is asked again.
+    Retry {
+        /// What it said.
+        reason: String,
+    },
+    /// It refuses this message.
+    Refused {
+        /// What it said.
+        reason: String,
+    },
 }
 
 /// Why a batch was not delivered, named for what the courier must do.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// Deliver the same batch again, with the same bytes.
+    /// Deliver the same batch again, with the same id and bytes.
     #[error("{source}")]
     Retry {
         /// What the destination asked us to wait.
         after: Option<Duration>,
         /// What went wrong.
         source: BoxError,
+        /// True when the destination may hold the batch all the same, such as after a time-out.
+        is_ambiguous: bool,
+    },
+    /// Something in the batch, or its size: the courier divides it to find out what.
+    #[error("{reason}")]
+    Refused {
+        /// What the destination said.
+        reason: String,
+        /// True when it said that there is too much: then no event is suspected but one that is
+        /// alone.
+        is_size: bool,
     },
     /// No event is at fault: keep everything until somebody has acted.
     #[error("{source}")]
@@ -167,7 +222,30 @@ pub enum DeliveryError {
         source: BoxError,
         /// What to do.
         hint: Option<String>,
+        /// True when what an event says may be the cause after all, as with the 403 of a web
+        /// application firewall: then the courier finds out, at the second probe.
+        may_be_content: bool,
     },
+}
+
+impl DeliveryError {
+    /// Something that passes by itself, and has delivered nothing.
+    pub fn passing(source: impl Into<BoxError>) -> Self {
+        Self::Retry { after: None, source: source.into(), is_ambiguous: false }
+    }
+
+    /// Something that somebody must mend, and that no event is the cause of.
+    pub fn blocked(source: impl Into<BoxError>, hint: impl Into<Option<String>>) -> Self {
+        Self::Blocked { source: source.into(), hint: hint.into(), may_be_content: false }
+    }
+}
+
+/// Why an event cannot be made a message for this sink.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unencodable {
+    /// What stands against it.
+    pub reason: String,
 }
 
 /// An event that follows the settled ones, as the sink would send it.
@@ -212,9 +290,14 @@ pub trait Sink: Send + Sync {
     ) -> Result<Resumed, DeliveryError>;
 
     /// Appends the event's message to `out`. Pure.
-    fn encode(&self, event: &Event<'_>, out: &mut Vec<u8>);
+    ///
+    /// # Errors
+    /// When the event is none that this sink could ever take; `out` may be left with a part of it.
+    fn encode(&self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<(), Unencodable>;
 
-    /// Delivers a batch; when it returns a receipt, the batch is on stable storage.
+    /// Delivers a batch; what the receipt calls accepted, the destination has promised to keep.
+    /// Several may be in flight. Called again with the same batch, it sends the same bytes under the
+    /// same id.
     async fn deliver(&self, batch: &Arc<Batch>) -> Result<Receipt, DeliveryError>;
 
     /// Is told that its last bookmark is committed: what an earlier one named is needed no more.

@@ -13,7 +13,7 @@ use crate::rig::{Home, Sim};
 
 async fn refusal(pen: &mut Pen) -> String {
     match pen.start().await {
-        Err(DeliveryError::Blocked { source, hint: Some(_) }) => source.to_string(),
+        Err(DeliveryError::Blocked { source, hint: Some(_), .. }) => source.to_string(),
         other => panic!("not blocked with a hint: {other:?}"),
     }
 }

@@ -14,7 +14,8 @@ use tokio::sync::Mutex;
 use tracing::{Span, info, warn};
 
 use super::{
-    Batch, BatchLimits, BoxError, DeliveryError, Encoded, From, Receipt, Resumed, Sink, Upcoming,
+    Batch, BatchLimits, BoxError, DeliveryError, Encoded, From, Receipt, Resumed, Route, Sink,
+    Unencodable, Upcoming,
 };
 use crate::encode::Format;
 use crate::event::{Event, Millis, Uid};
@@ -52,6 +53,8 @@ pub struct Config {
     pub format: Format,
     /// When a batch is full.
     pub batch: BatchLimits,
+    /// Which events are for it.
+    pub route: Route,
     /// Where the sink begins when it is new.
     #[serde(deserialize_with = "word")]
     pub from: From,
@@ -256,9 +259,10 @@ impl Sink for FileSink {
         Ok(Resumed { adopted, bookmark })
     }
 
-    fn encode(&self, event: &Event<'_>, out: &mut Vec<u8>) {
+    fn encode(&self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<(), Unencodable> {
         self.config.format.encode(event, out);
         out.push(b'\n');
+        Ok(())
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Result<Receipt, DeliveryError> {
@@ -284,7 +288,7 @@ impl Sink for FileSink {
         (hand.output, hand.rotation) = (Some(output), rotation);
         appended.map_err(|err| self.failed(err))?;
         (hand.elsewhere, hand.is_unfinished) = (0, false);
-        Ok(Receipt { bookmark })
+        Ok(Receipt { verdicts: None, bookmark })
     }
 
     async fn settled(&self) {
@@ -321,14 +325,14 @@ impl Sink for FileSink {
 
 fn failed(err: output::Error, path: &Path) -> DeliveryError {
     if err.is_passing() {
-        return DeliveryError::Retry { after: None, source: err.into() };
+        return DeliveryError::passing(err);
     }
-    let hint = Some(err.hint(path));
-    DeliveryError::Blocked { source: err.into(), hint }
+    let hint = err.hint(path);
+    DeliveryError::blocked(err, hint)
 }
 
 fn retry(source: BoxError) -> DeliveryError {
-    DeliveryError::Retry { after: None, source }
+    DeliveryError::passing(source)
 }
 
 /// The messages of a batch whose first attempt failed, as events to be found in the file.
