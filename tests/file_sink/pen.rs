@@ -109,7 +109,7 @@ impl Pen {
     pub fn batch(&self, to: usize) -> Arc<Batch> {
         let mut batch = Batch::default();
         for index in self.settled..to {
-            self.sink.encode(&event(&self.records[index], index), &mut batch.bytes);
+            self.sink.encode(&event(&self.records[index], index), &mut batch.bytes).unwrap();
             batch.ends.push(batch.bytes.len());
         }
         Arc::new(batch)
