@@ -18,6 +18,9 @@ use crate::sink::{Batch, Delivery, DeliveryError, Receipt, Sink};
 use crate::store::sinks::Registered;
 use crate::store::{self, SinkId, Store, wall_clock};
 
+mod fate;
+mod piece;
+mod ranges;
 mod upcoming;
 
 use upcoming::Cursor;

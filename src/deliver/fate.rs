@@ -1,0 +1,525 @@
+//! Each event's fate when a destination does not simply accept a batch. Pure.
+//!
+//! A refused batch is halved; an event refused alone is a *suspect*. It becomes a dead letter only
+//! when it is refused again after others were accepted: twice in a row, for every second back-end of
+//! a destination may be broken, and once more after a further proof, for it may come and go. When
+//! nothing is accepted, or too much is refused, the destination
+//! is at fault: the sink is blocked and nobody's event is lost.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::piece::Piece;
+use crate::event::Seq;
+use crate::sink::Verdict;
+
+mod hour;
+
+use hour::Hour;
+
+/// So many lone refusals in a row without any acceptance say that the destination is at fault.
+const MOST_LONE: u32 = 16;
+
+/// So often an event is refused alone before it is a dead letter: once, twice in a row after a
+/// proof, and once after another.
+const REFUSALS: u64 = 4;
+
+/// The same where the destination has refused events that it accepted later.
+const REFUSALS_OF_THE_WAVERING: u64 = 8;
+
+/// From this probe on, a 403 or 404 may be about what an event says.
+const CONTENT_FROM_PROBE: u32 = 2;
+
+/// What is known of the events that were not simply accepted.
+#[derive(Debug)]
+pub struct Fate {
+    sink: String,
+    /// What is to be sent: halves behind everything else.
+    open: VecDeque<Piece>,
+    goes_deep: bool,
+    /// By their event's number.
+    suspects: BTreeMap<Seq, Suspect>,
+    /// How often something was accepted.
+    acceptances: u64,
+    /// The same when this trouble began; none while there is none.
+    acceptances_before: Option<u64>,
+    /// New suspects since the last acceptance.
+    lone: u32,
+    hour: Hour,
+    block: Option<Block>,
+    /// How often it was probed since it was blocked.
+    probes: u32,
+    /// True from a 403 or 404 until batches are accepted again.
+    is_forbidden: bool,
+    /// What the sink refuses up to this number is a dead letter: somebody has agreed to it.
+    accepted_until: Seq,
+    /// When a suspect was last accepted after all.
+    wavered: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Suspect {
+    piece: Piece,
+    reason: String,
+    refusals: u64,
+    /// How often something had been accepted when it was last in need of a proof.
+    since: u64,
+}
+
+/// Why a sink is blocked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    why: Why,
+    /// What is wrong.
+    pub error: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// An event was refused alone.
+struct Refusal {
+    reason: String,
+    /// True when the destination has refused the event in so many words.
+    is_plain: bool,
+    /// How often something had been accepted before.
+    since: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// The destination says so.
+    Said,
+    /// Nothing was accepted.
+    Everything,
+    /// Too many suspects.
+    TooMany,
+}
+
+/// What the destination has answered.
+#[derive(Clone, Debug)]
+pub enum Heard {
+    /// It holds all of it.
+    Accepted,
+    /// A verdict for each event.
+    Each(Vec<Verdict>),
+    /// It holds none of it.
+    Refused {
+        /// What it said.
+        reason: String,
+    },
+    /// Nobody's event is at fault, it seems.
+    Blocked {
+        /// What is wrong.
+        error: String,
+        /// What to do.
+        hint: Option<String>,
+        /// True when what an event says may be the cause.
+        may_be_content: bool,
+    },
+    /// The event was not even sent, for it makes no message.
+    Unencodable {
+        /// What stands against it.
+        reason: String,
+    },
+}
+
+/// What follows from an answer.
+#[derive(Debug, Default)]
+pub struct Rulings {
+    /// What has been accepted.
+    pub accepted: Vec<Piece>,
+    /// What is a dead letter.
+    pub dead: Vec<Dead>,
+    /// Why something is to be sent again, after a wait.
+    pub again: Option<String>,
+}
+
+/// An event that is proven bad.
+#[derive(Debug)]
+pub struct Dead {
+    /// The event alone.
+    pub piece: Piece,
+    /// What the destination said at last.
+    pub reason: String,
+    /// How often it was sent alone.
+    pub attempts: u64,
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send this.
+    Send(Piece),
+    /// Send one event that comes behind all others, as a proof that the destination works; if there
+    /// is none, send this, or else wait for one.
+    Prove(Option<Piece>),
+    /// Wait, and then [probe](Fate::probe).
+    Blocked,
+    /// Nothing: no trouble is left.
+    Clear,
+}
+
+impl Fate {
+    /// Of the events of this sink.
+    pub fn new(sink: &str) -> Self {
+        Self {
+            sink: sink.to_owned(),
+            open: VecDeque::new(),
+            goes_deep: false,
+            suspects: BTreeMap::new(),
+            acceptances: 0,
+            acceptances_before: None,
+            lone: 0,
+            hour: Hour::default(),
+            block: None,
+            probes: 0,
+            is_forbidden: false,
+            accepted_until: 0,
+            wavered: None,
+        }
+    }
+
+    /// True while not every event is simply sent.
+    pub fn is_troubled(&self) -> bool {
+        self.block.is_some() || !self.open.is_empty() || !self.suspects.is_empty()
+    }
+
+    /// Why the sink is blocked, if it is.
+    pub fn block(&self) -> Option<&Block> {
+        self.block.as_ref()
+    }
+
+    /// How many events were refused alone and are not proven bad.
+    pub fn suspects(&self) -> u64 {
+        self.suspects.len() as u64
+    }
+
+    /// What the destination said of a suspect.
+    pub fn suspicion(&self) -> Option<&str> {
+        self.suspects.values().next().map(|suspect| &*suspect.reason)
+    }
+
+    /// The range that holds `seq` and is a suspect's, or waits to be sent again.
+    pub fn holds(&self, seq: Seq) -> Option<(Seq, Seq)> {
+        let behind = self.suspects.range(seq..).next();
+        let before = self.suspects.range(..seq).next_back();
+        let suspects = behind.into_iter().chain(before).map(|(_, suspect)| &suspect.piece);
+        let mut pieces = suspects.chain(&self.open);
+        let piece = pieces.find(|piece| piece.first <= seq && seq <= piece.last)?;
+        Some((piece.first, piece.last))
+    }
+
+    /// The batches that the destination may hold already.
+    pub fn doubtful(&self) -> impl Iterator<Item = &Piece> {
+        let suspects = self.suspects.values().map(|suspect| &suspect.piece);
+        self.open.iter().chain(suspects).filter(|piece| piece.is_doubtful)
+    }
+
+    /// Has a batch sent again, before anything else.
+    pub fn send_again(&mut self, piece: Piece) {
+        self.begin();
+        if let [seq] = piece.events[..]
+            && let Some(suspect) = self.suspects.get_mut(&seq)
+        {
+            // It is asked again in its turn.
+            suspect.piece = piece;
+            return;
+        }
+        let place = self.open.iter().position(|open| open.first > piece.first);
+        self.open.insert(place.unwrap_or(self.open.len()), piece);
+    }
+
+    /// What is to be done next.
+    pub fn step(&mut self) -> Step {
+        if self.block.is_some() {
+            return Step::Blocked;
+        }
+        // A destination that refuses everything is found out by going deep, one that refuses some by
+        // going wide.
+        let is_proven = self.acceptances_before.is_some_and(|before| before < self.acceptances);
+        self.goes_deep = !self.goes_deep && !is_proven;
+        let smallest = (0..self.open.len()).min_by_key(|at| self.open[*at].events.len());
+        let next = smallest.filter(|_| self.goes_deep).unwrap_or(0);
+        if let Some(piece) = self.open.remove(next) {
+            return Step::Send(piece);
+        }
+        let proven =
+            |acceptances| self.suspects.values().find(move |suspect| suspect.since < acceptances);
+        if let Some(suspect) = proven(self.acceptances) {
+            return Step::Send(suspect.piece.clone());
+        }
+        let Some(first) = self.suspects.values().next() else {
+            self.acceptances_before = None;
+            return Step::Clear;
+        };
+        // Others of its batch were accepted, only not since: good enough when nothing comes behind.
+        Step::Prove(is_proven.then(|| first.piece.clone()))
+    }
+
+    /// What to send as the next probe; `next` is the first event that no one has asked about yet.
+    pub fn probe(&mut self, next: Option<Piece>) -> Option<Piece> {
+        self.probes += 1;
+        if let Some(piece) = self.open.pop_front() {
+            return Some(piece);
+        }
+        let turn = self.probes as usize / 2 % self.suspects.len().max(1);
+        let suspect = self.suspects.values().nth(turn).map(|suspect| suspect.piece.clone());
+        let is_too_many = self.block.as_ref().is_some_and(|block| block.why == Why::TooMany);
+        let probe = if is_too_many || self.probes.is_multiple_of(2) {
+            suspect.or(next)
+        } else {
+            next.or(suspect)
+        };
+        if probe.is_none() {
+            self.block = None;
+        }
+        probe
+    }
+
+    /// Takes note of a batch that was accepted while there was no trouble with it.
+    pub fn accepted(&mut self, events: usize, now: Duration) {
+        self.hour.accepted(events as u64, now);
+        self.acceptances += 1;
+        self.lone = 0;
+        if !self.is_troubled() {
+            self.is_forbidden = false;
+        }
+    }
+
+    /// Draws the conclusions from an answer; `now` is any clock that only rises.
+    pub fn heard(&mut self, piece: Piece, heard: Heard, now: Duration) -> Rulings {
+        self.begin();
+        let mut rulings = Rulings::default();
+        match heard {
+            Heard::Accepted => self.take(piece, now, &mut rulings),
+            Heard::Each(verdicts) => self.take_apart(&piece, verdicts, now, &mut rulings),
+            Heard::Refused { reason } if piece.events.len() > 1 => self.halve(&piece, &reason),
+            Heard::Refused { reason } => {
+                let refusal = Refusal { reason, is_plain: true, since: self.acceptances };
+                self.refused(piece, refusal, now, &mut rulings);
+            }
+            Heard::Blocked { error, may_be_content: true, .. } if self.may_be_content() => {
+                if piece.events.len() > 1 {
+                    self.halve(&piece, &error);
+                } else {
+                    let since = self.acceptances;
+                    let refusal = Refusal { reason: error, is_plain: false, since };
+                    self.refused(piece, refusal, now, &mut rulings);
+                }
+            }
+            Heard::Blocked { error, hint, may_be_content } => {
+                self.is_forbidden |= may_be_content;
+                if piece.is_doubtful {
+                    self.open.push_front(piece);
+                }
+                self.block_for(Why::Said, error, hint);
+            }
+            Heard::Unencodable { reason } => self.unencodable(piece, reason, now, &mut rulings),
+        }
+        rulings
+    }
+
+    /// Lets what the sink refuses up to this number become dead letters at once.
+    pub fn accept_until(&mut self, seq: Seq) -> Rulings {
+        self.accepted_until = self.accepted_until.max(seq);
+        let mut rulings = Rulings::default();
+        let behind = self.suspects.split_off(&(self.accepted_until + 1));
+        for suspect in std::mem::replace(&mut self.suspects, behind).into_values() {
+            rulings.dead.push(suspect.into_dead());
+        }
+        if self.block.as_ref().is_some_and(|block| block.why != Why::Said) {
+            self.unblock();
+        }
+        rulings
+    }
+
+    fn begin(&mut self) {
+        self.acceptances_before.get_or_insert(self.acceptances);
+    }
+
+    /// True when a 403 or 404 is to be taken for a refusal of what was sent.
+    fn may_be_content(&self) -> bool {
+        self.is_forbidden && (self.block.is_none() || self.probes >= CONTENT_FROM_PROBE)
+    }
+
+    fn take(&mut self, piece: Piece, now: Duration, rulings: &mut Rulings) {
+        let was_suspect = match piece.events[..] {
+            [seq] => self.suspects.remove(&seq).is_some(),
+            _ => false,
+        };
+        if was_suspect {
+            self.wavered = Some(now);
+        }
+        self.proven(piece.events.len(), was_suspect, now);
+        rulings.accepted.push(piece);
+    }
+
+    /// Something was accepted: the destination works.
+    fn proven(&mut self, events: usize, was_suspect: bool, now: Duration) {
+        self.hour.accepted(events as u64, now);
+        self.acceptances += 1;
+        self.lone = 0;
+        // Where too much is refused, that others are accepted is no news.
+        if self.block.as_ref().is_some_and(|block| was_suspect || block.why != Why::TooMany) {
+            self.unblock();
+        }
+    }
+
+    fn take_apart(
+        &mut self,
+        piece: &Piece,
+        verdicts: Vec<Verdict>,
+        now: Duration,
+        rulings: &mut Rulings,
+    ) {
+        let (mut accepted, mut again) = (0, Vec::new());
+        let (whole, before) = (verdicts.len(), self.acceptances);
+        let mut refused = Vec::new();
+        let mut was_suspect = false;
+        for (at, verdict) in verdicts.into_iter().enumerate() {
+            match verdict {
+                Verdict::Accepted => {
+                    let part = piece.part(at, at + 1);
+                    was_suspect |= self.suspects.remove(&part.events[0]).is_some();
+                    accepted += 1;
+                    rulings.accepted.push(part);
+                }
+                Verdict::Retry { reason } => {
+                    rulings.again = Some(reason);
+                    again.push(at);
+                }
+                Verdict::Refused { reason } => refused.push((piece.part(at, at + 1), reason)),
+            }
+        }
+        if accepted > 0 {
+            self.wavered = was_suspect.then_some(now).or(self.wavered);
+            self.proven(accepted, was_suspect, now);
+        }
+        for (part, reason) in refused {
+            let refusal = Refusal { reason, is_plain: true, since: before };
+            self.refused(part, refusal, now, rulings);
+        }
+        if again.len() == whole {
+            self.send_again(piece.clone());
+        } else {
+            // What stands together goes together.
+            for run in again.chunk_by(|one, next| one + 1 == *next) {
+                self.send_again(piece.part(run[0], run[run.len() - 1] + 1));
+            }
+        }
+    }
+
+    fn halve(&mut self, piece: &Piece, reason: &str) {
+        if let Some(block) = &mut self.block {
+            // Its events come in new batches when the sink works again.
+            reason.clone_into(&mut block.error);
+        } else {
+            self.open.extend(piece.halves());
+        }
+    }
+
+    fn refused(
+        &mut self,
+        piece: Piece,
+        refusal: Refusal,
+        now: Duration,
+        rulings: &mut Rulings,
+    ) {
+        let seq = piece.events[0];
+        let Refusal { reason, is_plain, since } = refusal;
+        let is_new = !self.suspects.contains_key(&seq);
+        let suspect = self.suspects.entry(seq).or_insert(Suspect {
+            piece,
+            reason: String::new(),
+            refusals: 0,
+            since,
+        });
+        suspect.reason = reason;
+        suspect.refusals += 1;
+        if suspect.refusals % 2 == 1 {
+            suspect.since = since;
+        }
+        let before = self.acceptances_before.unwrap_or(suspect.since).min(suspect.since);
+        let is_proven = before < self.acceptances;
+        let is_agreed = is_plain && seq <= self.accepted_until;
+        let needed = if self.wavered.is_some_and(|at| now < at + Hour::LENGTH) {
+            REFUSALS_OF_THE_WAVERING
+        } else {
+            REFUSALS
+        };
+        let is_dead = is_proven && self.block.is_none() && suspect.refusals >= needed;
+        if is_agreed || is_dead {
+            let suspect = self.suspects.remove(&seq).expect("it was just looked at");
+            rulings.dead.push(suspect.into_dead());
+        } else if is_new {
+            self.lone += 1;
+            self.hour.suspected(now);
+            self.judge_suspicions(now);
+        }
+    }
+
+    fn unencodable(
+        &mut self,
+        piece: Piece,
+        reason: String,
+        now: Duration,
+        rulings: &mut Rulings,
+    ) {
+        let seq = piece.events[0];
+        let is_agreed = seq <= self.accepted_until;
+        let is_new = !self.suspects.contains_key(&seq);
+        let suspect = Suspect { piece, reason, refusals: 0, since: self.acceptances };
+        if is_new && !is_agreed {
+            self.hour.suspected(now);
+        }
+        if is_agreed || self.block.is_none() && !self.hour.is_over(now) {
+            self.suspects.remove(&seq);
+            rulings.dead.push(suspect.into_dead());
+        } else {
+            self.suspects.insert(seq, suspect);
+            self.judge_suspicions(now);
+        }
+    }
+
+    /// Blocks the sink when its suspects speak against it rather than against the events.
+    fn judge_suspicions(&mut self, now: Duration) {
+        let ((suspects, events), is_over) = (self.hour.counts(now), self.hour.is_over(now));
+        let (sink, reason) = (&self.sink, self.suspicion().unwrap_or_default());
+        let accept = format!(
+            "mend what the reason names; or, if such events are to become dead letters: \
+             `siemferry dead-letters accept --sink {sink}`"
+        );
+        if is_over {
+            let error = format!(
+                "{suspects} of the {events} events of the last hour are refused, such as: {reason}"
+            );
+            self.block_for(Why::TooMany, error, Some(accept));
+        } else if self.lone >= MOST_LONE {
+            let error = format!("every event is refused, such as: {reason}");
+            self.block_for(Why::Everything, error, Some(accept));
+        }
+    }
+
+    fn block_for(&mut self, why: Why, error: String, hint: Option<String>) {
+        self.open.retain(|piece| piece.is_doubtful);
+        if self.block.is_none() {
+            self.probes = 0;
+        }
+        self.block = Some(Block { why, error, hint });
+    }
+
+    fn unblock(&mut self) {
+        self.block = None;
+        self.lone = 0;
+        self.hour.forgive();
+    }
+}
+
+impl Suspect {
+    fn into_dead(self) -> Dead {
+        Dead { piece: self.piece, reason: self.reason, attempts: self.refusals }
+    }
+}
+
+#[cfg(test)]
+mod tests;
