@@ -251,6 +251,7 @@ impl Daemon {
             let orders = Orders { stop, finish, reopen: self.reopen.clone() };
             let bookmark = registered.bookmark.take();
             let courier = Courier::new(
+                name,
                 config.build(),
                 config.delivery(),
                 self.store.clone(),

@@ -14,6 +14,7 @@ use siemferry::sink::{
     Batch, BatchLimits, Delivery, DeliveryError, Receipt, Resumed, Route, Sink, Unencodable,
     Upcoming,
 };
+use siemferry::store::sinks::Settlement;
 use siemferry::store::{self, Prune, Store};
 use siemferry::units::{Bytes, Span};
 use tokio::sync::watch;
@@ -120,7 +121,7 @@ impl Sink for Destination {
             let format = siemferry::encode::Format::Raw;
             upcoming.next(format).await.expect("the spool can be read");
         }
-        Ok(Resumed { adopted, bookmark: None })
+        Ok(Resumed { adopted, bookmark: Some(Bookmark("resumed".into())) })
     }
 
     fn encode(&self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<(), Unencodable> {
@@ -188,7 +189,7 @@ async fn start(store: &Store, name: &str, sink: &Destination, limits: BatchLimit
     let route = Route::default();
     let delivery = Delivery { batch: limits, in_flight: 1, route, is_exact: true };
     let courier =
-        Courier::new(Box::new(sink.clone()), delivery, store.clone(), &registered, orders);
+        Courier::new(name, Box::new(sink.clone()), delivery, store.clone(), &registered, orders);
     Run { task: tokio::spawn(courier.run(bookmark)), stop, finish, reopen }
 }
 
@@ -435,7 +436,7 @@ async fn a_sink_that_comes_back_after_its_events_were_pruned_goes_on_with_those_
     // It is out of the configuration for a while.
     shelf.reopen().await;
     let other = shelf.store().register_sink("other", true).await.unwrap().id;
-    shelf.store().settle(other, 0, 7, 7, None).await.unwrap();
+    shelf.store().settle(Settlement::of(other, 0, 7, 7)).await.unwrap();
     shelf.store().prune(Prune::Bytes(1)).await.unwrap();
     assert_eq!(shelf.events().await[0].seq, 4);
     // It holds the first two of those that are kept.
@@ -506,7 +507,7 @@ async fn a_sink_that_comes_back_after_all_its_events_were_pruned_waits_for_the_n
     // It is out of the configuration for a while.
     shelf.reopen().await;
     let other = shelf.store().register_sink("other", true).await.unwrap().id;
-    shelf.store().settle(other, 0, 3, 3, None).await.unwrap();
+    shelf.store().settle(Settlement::of(other, 0, 3, 3)).await.unwrap();
     assert!(shelf.store().prune(Prune::Bytes(u64::MAX)).await.unwrap() > 0);
     shelf.reopen().await;
     let sink = Destination::default();

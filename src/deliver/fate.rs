@@ -225,6 +225,10 @@ impl Fate {
             suspect.piece = piece;
             return;
         }
+        if self.block.is_some() && !piece.is_doubtful {
+            // Its events come in new batches when the sink works again.
+            return;
+        }
         let place = self.open.iter().position(|open| open.first > piece.first);
         self.open.insert(place.unwrap_or(self.open.len()), piece);
     }
@@ -418,13 +422,7 @@ impl Fate {
         }
     }
 
-    fn refused(
-        &mut self,
-        piece: Piece,
-        refusal: Refusal,
-        now: Duration,
-        rulings: &mut Rulings,
-    ) {
+    fn refused(&mut self, piece: Piece, refusal: Refusal, now: Duration, rulings: &mut Rulings) {
         let seq = piece.events[0];
         let Refusal { reason, is_plain, since } = refusal;
         let is_new = !self.suspects.contains_key(&seq);
@@ -458,13 +456,7 @@ impl Fate {
         }
     }
 
-    fn unencodable(
-        &mut self,
-        piece: Piece,
-        reason: String,
-        now: Duration,
-        rulings: &mut Rulings,
-    ) {
+    fn unencodable(&mut self, piece: Piece, reason: String, now: Duration, rulings: &mut Rulings) {
         let seq = piece.events[0];
         let is_agreed = seq <= self.accepted_until;
         let is_new = !self.suspects.contains_key(&seq);

@@ -1,28 +1,40 @@
 //! The courier: carries spooled events to one sink.
 //!
-//! Takes a batch, has the sink encode and deliver it, and settles the result together with the
-//! sink's bookmark. Never drops an event: what cannot be delivered stays in the spool.
+//! Takes batches, has the sink encode and deliver them, and settles the result together with the
+//! sink's bookmark. Never drops an event: each ends as delivered or as a dead letter, and until then
+//! stays in the spool. Several batches may be on their way; they are settled in order, and the store
+//! knows of each before it is sent.
 //! Does not know what kind of sink it serves, and holds no queue of its own.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
 use crate::event::Seq;
-use crate::health::{Health, State};
-use crate::position::Bookmark;
-use crate::sink::{Batch, Delivery, DeliveryError, Receipt, Sink};
-use crate::store::sinks::Registered;
+use crate::health::Health;
+use crate::position::{Bookmark, Sent};
+use crate::sink::{Delivery, DeliveryError, Receipt, Sink};
+use crate::store::sinks::{Registered, Settlement};
 use crate::store::{self, SinkId, Store, wall_clock};
 
 mod fate;
+mod form;
+mod ledger;
 mod piece;
 mod ranges;
 mod upcoming;
+mod weather;
 
+use fate::Fate;
+use form::Formed;
+use ledger::Ledger;
+use piece::Piece;
 use upcoming::Cursor;
 
 /// What a courier is told from outside, besides the doorbell of the store.
@@ -57,18 +69,40 @@ pub enum End {
 /// Serves one sink.
 pub struct Courier {
     id: SinkId,
-    sink: Box<dyn Sink>,
+    sink: Arc<dyn Sink>,
     delivery: Delivery,
     store: Store,
     orders: Orders,
-    settled: Seq,
     spool: Cursor,
     health: Health,
+    ledger: Ledger,
+    fate: Fate,
+    /// The number that the next batch begins with.
+    next: Seq,
+    /// How large a batch may be; less than configured when the destination takes less.
+    most_bytes: usize,
+    /// Batches that are to be sent as soon as the store knows of them.
+    ready: Vec<Formed>,
+    /// Those on their way.
+    away: Vec<Piece>,
+    flights: FuturesUnordered<Flight>,
+    landed: Vec<Landed>,
+    /// Why something is to be sent again, and what the destination asked us to wait.
+    again: Option<(String, Option<Duration>)>,
+    /// When events that wait have waited long enough.
+    due: Option<Instant>,
+    begun: Instant,
+    /// What may have been on its way when the last run ended.
+    left: Vec<Sent>,
 }
+
+type Landed = (Formed, Result<Receipt, DeliveryError>);
+type Flight = Pin<Box<dyn Future<Output = Landed> + Send>>;
 
 impl Courier {
     /// Takes up a sink where the store stands.
     pub fn new(
+        name: &str,
         sink: Box<dyn Sink>,
         delivery: Delivery,
         store: Store,
@@ -76,15 +110,28 @@ impl Courier {
         orders: Orders,
     ) -> Self {
         let seed = u64::from(std::process::id()) ^ wall_clock().cast_unsigned();
+        let Registered { id, settled, ref sending, .. } = *registered;
+        let sending = if delivery.is_exact { Default::default() } else { sending.clone() };
         Self {
-            id: registered.id,
-            settled: registered.settled,
-            spool: Cursor::new(store.clone(), registered.id, delivery.route.clone()),
+            id,
+            spool: Cursor::new(store.clone(), id, delivery.route.clone()),
             health: Health::new(Duration::from_millis(500), Duration::from_secs(60), seed),
-            sink,
+            fate: Fate::new(name),
+            next: settled + 1,
+            most_bytes: usize::try_from(delivery.batch.bytes.get()).unwrap_or(usize::MAX),
+            left: sending.batches.clone(),
+            ledger: Ledger::new(id, settled, sending),
+            sink: Arc::from(sink),
             delivery,
             store,
             orders,
+            ready: Vec::new(),
+            away: Vec::new(),
+            flights: FuturesUnordered::new(),
+            landed: Vec::new(),
+            again: None,
+            due: None,
+            begun: Instant::now(),
         }
     }
 
@@ -94,6 +141,9 @@ impl Courier {
     /// When the store fails in a way that waiting does not mend.
     pub async fn run(mut self, bookmark: Option<Bookmark>) -> Result<End, store::Error> {
         let ended = self.serve(bookmark).await;
+        if ended.is_ok() {
+            self.leave().await;
+        }
         let in_a_hurry = !matches!(ended, Ok(End::Done | End::Blocked { .. }));
         self.sink.close(in_a_hurry).await;
         ended
@@ -105,32 +155,40 @@ impl Courier {
         if let Some(end) = self.resume(bookmark).await? {
             return Ok(end);
         }
+        let left = std::mem::take(&mut self.left);
+        self.take_up(left).await?;
         loop {
-            if let Some(end) = self.wait_for_events().await {
+            if self.fate.is_troubled() && self.flights.is_empty() {
+                if let Some(end) = self.weather().await? {
+                    return Ok(end);
+                }
+            }
+            self.load().await?;
+            if let Some(end) = self.commit().await? {
                 return Ok(end);
             }
-            let (batch, last) = self.batch().await?;
-            let delivered = batch.ends.len() as u64;
-            let receipt = match self.deliver(&Arc::new(batch)).await? {
-                Ok(receipt) => receipt,
-                Err(end) => return Ok(end),
-            };
-            if let Some(end) = self.settle(last, delivered, receipt).await? {
+            self.launch();
+            if let Some(end) = self.wait().await? {
                 return Ok(end);
             }
+            self.land().await?;
         }
     }
 
     /// Lets the sink find out what it holds already; says how to end when it comes to that.
     async fn resume(&mut self, bookmark: Option<Bookmark>) -> Result<Option<End>, store::Error> {
         loop {
-            let mut upcoming = self.spool.after(self.settled);
-            match self.sink.resume(bookmark.as_ref(), &mut upcoming).await {
+            let mut upcoming = self.spool.after(self.ledger.settled());
+            let sink = Arc::get_mut(&mut self.sink).expect("nothing is on its way yet");
+            match sink.resume(bookmark.as_ref(), &mut upcoming).await {
                 Ok(resumed) => {
-                    let to = upcoming.number_of(resumed.adopted).unwrap_or(self.settled);
+                    if let Some(to) = upcoming.number_of(resumed.adopted) {
+                        self.ledger.adopt(to, resumed.adopted);
+                        self.next = to + 1;
+                    }
+                    self.ledger.stand(resumed.bookmark);
                     self.works_again().await?;
-                    let receipt = Receipt { verdicts: None, bookmark: resumed.bookmark };
-                    return self.settle(to, resumed.adopted, receipt).await;
+                    return self.commit().await;
                 }
                 Err(err) => {
                     if let Some(end) = self.failed(err).await? {
@@ -141,30 +199,103 @@ impl Courier {
         }
     }
 
-    /// Waits until a batch is full or has waited long enough; says how to end when it is time.
-    async fn wait_for_events(&mut self) -> Option<End> {
+    /// What failed is not a batch.
+    async fn failed(&mut self, err: DeliveryError) -> Result<Option<End>, store::Error> {
+        let error = err.to_string();
+        match err {
+            DeliveryError::Blocked { hint, .. } => self.blocked(error, hint).await,
+            DeliveryError::Retry { after, .. } => {
+                self.retry(&error, after).await?;
+                Ok(self.orders.stop.borrow().then_some(End::Stopped))
+            }
+            DeliveryError::Refused { .. } => {
+                self.retry(&error, None).await?;
+                Ok(self.orders.stop.borrow().then_some(End::Stopped))
+            }
+        }
+    }
+
+    /// Forms as many batches as may be on their way.
+    async fn load(&mut self) -> Result<(), store::Error> {
+        let most_events = self.delivery.batch.events.get() as usize;
+        while self.has_room() && self.is_ripe() {
+            self.due = None;
+            let Some(formed) = self.form(most_events).await? else { break };
+            self.ready.push(formed);
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        !self.fate.is_troubled()
+            && self.landed.is_empty()
+            && self.ready.len() + self.away.len() < self.delivery.in_flight
+    }
+
+    /// How many numbers nobody has asked about yet.
+    fn waiting(&self) -> Seq {
+        self.store.committed().borrow().saturating_sub(self.next - 1)
+    }
+
+    /// True when there is enough for a batch, or it has waited long enough.
+    fn is_ripe(&mut self) -> bool {
+        let waiting = self.waiting();
+        if waiting == 0 {
+            self.due = None;
+            return false;
+        }
+        let now = Instant::now();
+        let due = *self.due.get_or_insert(now + self.delivery.batch.wait.duration());
+        let is_full = waiting >= Seq::from(self.delivery.batch.events.get());
+        is_full || now >= due || *self.orders.finish.borrow()
+    }
+
+    fn launch(&mut self) {
+        for (piece, batch) in self.ready.drain(..) {
+            let sink = Arc::clone(&self.sink);
+            self.away.push(piece.clone());
+            self.flights.push(Box::pin(async move {
+                // Never cancelled: half an effect would have to be found out about later.
+                let answer = sink.deliver(&batch).await;
+                ((piece, batch), answer)
+            }));
+        }
+    }
+
+    /// Waits until there is something to do; says how to end when it is time.
+    async fn wait(&mut self) -> Result<Option<End>, store::Error> {
         let mut committed = self.store.committed();
-        let mut due = None;
-        loop {
+        while self.landed.is_empty() {
             if *self.orders.stop.borrow() {
-                return Some(End::Stopped);
+                self.land_all().await?;
+                return Ok(Some(End::Stopped));
             }
             // Asked before the doorbell is read: what is committed later than this is not missed.
             let finish = *self.orders.finish.borrow();
-            let waiting = committed.borrow_and_update().saturating_sub(self.settled);
-            if waiting > 0 {
-                let now = Instant::now();
-                let due = *due.get_or_insert(now + self.delivery.batch.wait.duration());
-                if finish || now >= due || waiting >= Seq::from(self.delivery.batch.events.get()) {
-                    return None;
-                }
-            } else if finish {
-                return Some(End::Done);
+            committed.borrow_and_update();
+            let is_idle = self.flights.is_empty();
+            if self.has_room() && self.is_ripe() {
+                return Ok(None);
             }
+            if is_idle && self.fate.is_troubled() {
+                if self.waiting() > 0 || self.fate.block().is_some() {
+                    return Ok(None);
+                }
+                if finish {
+                    return self.gives_up().await.map(Some);
+                }
+            } else if is_idle && finish && self.waiting() == 0 {
+                return Ok(Some(End::Done));
+            }
+            let due = self.due.filter(|_| self.has_room());
             let reopen = tokio::select! {
+                Some(landed) = self.flights.next() => {
+                    self.landed.push(landed);
+                    false
+                }
                 _ = committed.changed() => false,
                 _ = self.orders.stop.wait_for(|stop| *stop) => false,
-                _ = self.orders.finish.wait_for(|finish| *finish) => false,
+                _ = self.orders.finish.wait_for(|finish| *finish), if !finish => false,
                 Ok(()) = self.orders.reopen.changed() => true,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => false,
             };
@@ -172,87 +303,68 @@ impl Courier {
                 self.sink.reopen().await;
             }
         }
+        Ok(None)
     }
 
-    /// The next events for this sink, encoded, and the number up to which there are no others for
-    /// it.
-    async fn batch(&mut self) -> Result<(Batch, Seq), store::Error> {
-        let mut batch = Batch::default();
-        let mut last = self.settled;
-        let committed = *self.store.committed().borrow();
-        let most_events = self.delivery.batch.events.get() as usize;
-        let most_bytes = usize::try_from(self.delivery.batch.bytes.get()).unwrap_or(usize::MAX);
-        while batch.ends.len() < most_events {
-            let Some(page) = self.spool.page(last).await? else {
-                // What was pruned while the sink was out of the configuration is not waited for.
-                last = last.max(committed);
-                break;
-            };
-            if !page.is_for(self.id) {
-                last = page.last_seq();
-                continue;
-            }
-            let Some(event) = page.first_after(last) else { break };
-            let before = batch.bytes.len();
-            if !self.delivery.route.takes(&event) {
-                last = event.seq;
-                continue;
-            }
-            let _ = self.sink.encode(&event, &mut batch.bytes);
-            if batch.bytes.len() > most_bytes && before > 0 {
-                batch.bytes.truncate(before);
-                break;
-            }
-            last = event.seq;
-            batch.ends.push(batch.bytes.len());
-        }
-        Ok((batch, last))
+    /// Told to finish while refused events wait for a later one, which will not come.
+    async fn gives_up(&mut self) -> Result<End, store::Error> {
+        let reason = self.fate.suspicion().unwrap_or_default();
+        let error =
+            format!("an event is refused, and no other shows whether it is to blame: {reason}");
+        let hint = Some("it is asked about again with the next events".to_owned());
+        let pending = self.store.pending(self.id).await?;
+        Ok(End::Blocked { error, hint, pending })
     }
 
-    /// Delivers one batch, however long it takes, unless it is time to end.
-    async fn deliver(&mut self, batch: &Arc<Batch>) -> Result<Result<Receipt, End>, store::Error> {
-        if batch.ends.is_empty() {
-            return Ok(Ok(Receipt::default()));
-        }
-        let begun = Instant::now();
-        loop {
-            // Never cancelled: half an effect would have to be found out about later.
-            match self.sink.deliver(batch).await {
-                Ok(receipt) => {
-                    self.works_again().await?;
-                    let (events, bytes) = (batch.ends.len(), batch.bytes.len());
-                    debug!(events, bytes, elapsed = ?begun.elapsed(), "Batch delivered.");
-                    return Ok(Ok(receipt));
-                }
-                Err(err) => {
-                    if let Some(end) = self.failed(err).await? {
-                        return Ok(Err(end));
+    /// Takes note of what has come back.
+    async fn land(&mut self) -> Result<(), store::Error> {
+        for ((piece, batch), answer) in std::mem::take(&mut self.landed) {
+            self.away.retain(|away| away.id != piece.id);
+            match answer {
+                Ok(Receipt { verdicts: None, bookmark }) => {
+                    self.fate.accepted(piece.events.len(), self.now());
+                    self.ledger.deliver(&piece);
+                    self.ledger.stand(bookmark);
+                    let (events, bytes) = (piece.events.len(), batch.bytes.len());
+                    debug!(events, bytes, "Batch delivered.");
+                    if !self.fate.is_troubled() {
+                        self.works_again().await?;
                     }
                 }
+                answer => self.hear(piece, &batch, answer).await?,
             }
         }
+        Ok(())
     }
 
-    /// Makes a delivery final. A full disk delays that, and with it the next delivery.
-    async fn settle(
-        &mut self,
-        to: Seq,
-        delivered: u64,
-        receipt: Receipt,
-    ) -> Result<Option<End>, store::Error> {
+    async fn land_all(&mut self) -> Result<(), store::Error> {
+        while let Some(landed) = self.flights.next().await {
+            self.landed.push(landed);
+        }
+        self.land().await
+    }
+
+    /// Commits what is known, and what is about to be sent. A full disk delays that, and with it the
+    /// next delivery.
+    async fn commit(&mut self) -> Result<Option<End>, store::Error> {
+        let Some(settlement) = self.settlement() else { return Ok(None) };
+        let mut has_failed = false;
         loop {
-            let bookmark = receipt.bookmark.clone();
-            match self.store.settle(self.id, self.settled, to, delivered, bookmark).await {
-                Ok(()) => {
-                    self.settled = to;
-                    self.works_again().await?;
-                    self.sink.settled().await;
+            match self.settle(settlement.clone()).await {
+                Ok(_) => {
+                    self.ledger.committed(&settlement);
+                    if has_failed {
+                        self.works_again().await?;
+                    }
+                    if settlement.from < settlement.to || settlement.bookmark.is_some() {
+                        self.sink.settled().await;
+                    }
                     return Ok(None);
                 }
                 Err(err) if err.is_full() => {
-                    let told = DeliveryError::passing(err);
+                    has_failed = true;
                     // Told to end, the sink finds out at the next start that it holds these events.
-                    if let Some(end) = self.failed(told).await? {
+                    if let Some(end) = self.failed(DeliveryError::passing(err)).await? {
                         return Ok(Some(end));
                     }
                 }
@@ -261,62 +373,39 @@ impl Courier {
         }
     }
 
-    /// Tells once and waits; says how to end when it comes to that.
-    async fn failed(&mut self, err: DeliveryError) -> Result<Option<End>, store::Error> {
-        let error = err.to_string();
-        let ends = match err {
-            DeliveryError::Retry { after, .. } => {
-                self.retry(&error, after).await?;
-                None
-            }
-            DeliveryError::Refused { .. } => {
-                self.retry(&error, None).await?;
-                None
-            }
-            DeliveryError::Blocked { hint, .. } => {
-                self.blocked(&error, hint.as_deref()).await?;
-                let pending = self.store.pending(self.id).await?;
-                self.orders.finish.borrow().then_some(End::Blocked { error, hint, pending })
-            }
-        };
-        Ok(if *self.orders.stop.borrow() { Some(End::Stopped) } else { ends })
+    fn settlement(&self) -> Option<Settlement> {
+        if self.delivery.is_exact {
+            return self.ledger.settlement([]);
+        }
+        let ready = self.ready.iter().map(|(piece, _)| piece);
+        let mut on_their_way: Vec<&Piece> =
+            self.away.iter().chain(ready).chain(self.fate.doubtful()).collect();
+        on_their_way.sort_by_key(|piece| piece.first);
+        self.ledger.settlement(on_their_way)
     }
 
-    async fn retry(&mut self, error: &str, after: Option<Duration>) -> Result<(), store::Error> {
-        let wait = self.health.retries.next(after);
-        let attempt = self.health.retries.attempt();
-        if self.health.state() == State::Ok {
-            warn!(attempt, retry_in = ?wait, error, "Delivery failed; will retry.");
-        } else {
-            debug!(attempt, retry_in = ?wait, error, "Delivery failed again.");
+    /// What is on its way goes on meanwhile.
+    async fn settle(&mut self, settlement: Settlement) -> Result<(), store::Error> {
+        let store = self.store.clone();
+        let mut write = pin!(store.settle(settlement));
+        loop {
+            tokio::select! {
+                done = &mut write => return done.map(drop),
+                Some(landed) = self.flights.next() => self.landed.push(landed),
+            }
         }
-        self.health.turn_to(State::Retrying, Some(error));
-        self.remember().await?;
-        self.pause_for(wait).await;
-        Ok(())
     }
 
-    /// Waits for the next probe, or until there is nothing else to wait for.
-    async fn blocked(&mut self, error: &str, hint: Option<&str>) -> Result<(), store::Error> {
-        if self.health.state() != State::Blocked {
-            error!(error, hint, "Sink is blocked; nothing is lost, and it goes on when mended.");
+    /// Commits what became known last. What cannot be is found out about at the next start.
+    async fn leave(&mut self) {
+        self.ready.clear();
+        if let Some(settlement) = self.settlement() {
+            let _ = self.settle(settlement).await;
         }
-        self.health.turn_to(State::Blocked, Some(error));
-        self.remember().await?;
-        let wait = self.health.probes.next(None);
-        let mut finish = self.orders.finish.clone();
-        tokio::select! {
-            () = self.pause_for(wait) => {}
-            _ = finish.wait_for(|finish| *finish) => {}
-        }
-        Ok(())
     }
 
-    async fn works_again(&mut self) -> Result<(), store::Error> {
-        if let Some((was, lasted)) = self.health.works() {
-            info!(%was, ?lasted, "Sink works again.");
-        }
-        self.remember().await
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// Has `status` show how the sink is doing, if that is news.

@@ -197,7 +197,7 @@ impl Store {
     }
 }
 
-fn bury(conn: &Connection, refused: &Refused) -> rusqlite::Result<LetterId> {
+pub(super) fn bury(conn: &Connection, refused: &Refused) -> rusqlite::Result<LetterId> {
     let Refused { sink, source, event, facts, reason, attempts } = refused;
     conn.prepare_cached(
         "INSERT INTO dead_letters (sink, source, event, reason, attempts, at, seq, uid, api, type,

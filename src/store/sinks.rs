@@ -2,9 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::dead_letters::{self, LetterId, Refused};
 use super::{Error, SinkId, Store, next_seq};
 use crate::event::Seq;
-use crate::position::Bookmark;
+use crate::position::{Bookmark, Sending};
 
 /// What the store knows of a sink when its courier starts.
 #[derive(Debug)]
@@ -15,8 +16,40 @@ pub struct Registered {
     pub settled: Seq,
     /// What the sink needs to resume exactly.
     pub bookmark: Option<Bookmark>,
+    /// What may have been on its way when the last run ended.
+    pub sending: Sending,
     /// True when the store has not known it before.
     pub is_new: bool,
+}
+
+/// What has become of events, and what is on its way now: one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Settlement {
+    /// The sink.
+    pub sink: SinkId,
+    /// Up to this number everything was settled before.
+    pub from: Seq,
+    /// Up to this number everything is settled now.
+    pub to: Seq,
+    /// How many more events were delivered, those behind `to` included.
+    pub delivered: u64,
+    /// How many more sends had an outcome that cannot be known.
+    pub ambiguous: u64,
+    /// How many events are suspects now.
+    pub suspects: u64,
+    /// What the sink needs to resume; none leaves it as it is.
+    pub bookmark: Option<Bookmark>,
+    /// What is on its way from now on.
+    pub sending: Sending,
+    /// What is a dead letter from now on.
+    pub buried: Vec<Refused>,
+}
+
+impl Settlement {
+    /// That all up to `to` is settled, and so many more events were delivered.
+    pub fn of(sink: SinkId, from: Seq, to: Seq, delivered: u64) -> Self {
+        Self { sink, from, to, delivered, ..Self::default() }
+    }
 }
 
 /// How many events wait for the sink of the row at hand: those that are not for another one alone.
@@ -35,24 +68,21 @@ impl Store {
         Ok(registered)
     }
 
-    /// Makes the fate of the events after `from` and up to `to` final, together with the bookmark;
-    /// `delivered` of them were this sink's, and delivered.
+    /// Makes the fate of events final, together with the bookmark and with what is sent next.
+    /// Returns the numbers of the dead letters.
     ///
     /// # Errors
     /// [`Error::OutOfOrder`] when `from` is not what the store holds, for something else has
     /// settled, or when `to` lies before it.
-    pub async fn settle(
-        &self,
-        sink: SinkId,
-        from: Seq,
-        to: Seq,
-        delivered: u64,
-        bookmark: Option<Bookmark>,
-    ) -> Result<(), Error> {
-        let operation = move |conn: &Connection| settle(conn, sink, from, to, delivered, bookmark);
-        self.0.writer.write(operation).await?;
-        self.0.settled.send_modify(|settles| *settles += 1);
-        Ok(())
+    pub async fn settle(&self, settlement: Settlement) -> Result<Vec<LetterId>, Error> {
+        // That something is on its way is no progress.
+        let moves = settlement.from < settlement.to || settlement.bookmark.is_some();
+        let operation = move |conn: &Connection| settle(conn, &settlement);
+        let letters = self.0.writer.write(operation).await?;
+        if moves {
+            self.0.settled.send_modify(|settles| *settles += 1);
+        }
+        Ok(letters)
     }
 
     /// How many events wait for a sink.
@@ -86,13 +116,14 @@ impl Store {
 fn register(conn: &Connection, name: &str, from_kept: bool) -> Result<Registered, Error> {
     let known = conn
         .query_row(
-            "SELECT id, settled_seq, bookmark FROM sinks WHERE name = ?1",
+            "SELECT id, settled_seq, bookmark, sending FROM sinks WHERE name = ?1",
             params![name],
             |row| {
                 Ok(Registered {
                     id: row.get(0)?,
                     settled: row.get::<_, i64>(1)?.cast_unsigned(),
                     bookmark: row.get::<_, Option<String>>(2)?.map(Bookmark),
+                    sending: sending(row.get::<_, Option<String>>(3)?.as_deref()),
                     is_new: false,
                 })
             },
@@ -110,21 +141,25 @@ fn register(conn: &Connection, name: &str, from_kept: bool) -> Result<Registered
         "INSERT INTO sinks (name, settled_seq) VALUES (?1, ?2)",
         params![name, settled.cast_signed()],
     )?;
-    Ok(Registered { id: conn.last_insert_rowid(), settled, bookmark: None, is_new: true })
+    let (id, sending) = (conn.last_insert_rowid(), Sending::default());
+    Ok(Registered { id, settled, bookmark: None, sending, is_new: true })
 }
 
-fn settle(
-    conn: &Connection,
-    sink: SinkId,
-    from: Seq,
-    to: Seq,
-    delivered: u64,
-    bookmark: Option<Bookmark>,
-) -> Result<(), Error> {
+/// What cannot be read is of no use: its events are sent again as new batches.
+fn sending(text: Option<&str>) -> Sending {
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+fn settle(conn: &Connection, settlement: &Settlement) -> Result<Vec<LetterId>, Error> {
+    let Settlement { sink, from, to, delivered, ambiguous, suspects, .. } = settlement;
+    let sending = (settlement.sending != Sending::default()).then(|| {
+        serde_json::to_string(&settlement.sending).expect("numbers and ids are plain data")
+    });
     let settled = conn
         .prepare_cached(
             "UPDATE sinks SET settled_seq = ?3, delivered = delivered + ?4,
-             bookmark = coalesce(?5, bookmark)
+             ambiguous = ambiguous + ?5, suspects = ?6, bookmark = coalesce(?7, bookmark),
+             sending = ?8
              WHERE id = ?1 AND settled_seq = ?2 AND ?2 <= ?3",
         )?
         .execute(params![
@@ -132,9 +167,16 @@ fn settle(
             from.cast_signed(),
             to.cast_signed(),
             delivered.cast_signed(),
-            bookmark.map(|bookmark| bookmark.0)
+            ambiguous.cast_signed(),
+            suspects.cast_signed(),
+            settlement.bookmark.as_ref().map(|bookmark| &bookmark.0),
+            sending
         ])?;
-    if settled == 1 { Ok(()) } else { Err(Error::OutOfOrder { what: "the bookmark" }) }
+    if settled != 1 {
+        return Err(Error::OutOfOrder { what: "the bookmark" });
+    }
+    let letters = settlement.buried.iter().map(|refused| dead_letters::bury(conn, refused));
+    Ok(letters.collect::<rusqlite::Result<_>>()?)
 }
 
 /// The number up to which all of these sinks have settled. With none, nothing may go.

@@ -1,4 +1,5 @@
 use siemferry::store::Prune;
+use siemferry::store::sinks::Settlement;
 use siemferry::units::Bytes;
 
 use super::shelf::{STABLE, Shelf};
@@ -56,7 +57,7 @@ async fn the_bytes_counted_are_the_bytes_held_whoever_has_added_them() {
     assert_eq!(counted(&shelf), held(&shelf), "is not added once more");
 
     let sink = shelf.store().register_sink("s", true).await.unwrap();
-    shelf.store().settle(sink.id, 0, 8, 8, None).await.unwrap();
+    shelf.store().settle(Settlement::of(sink.id, 0, 8, 8)).await.unwrap();
     assert_eq!(shelf.store().make_room(Bytes::new(1)).await.unwrap(), None);
     assert_eq!((counted(&shelf), held(&shelf)), (0, 0));
 }
@@ -77,9 +78,9 @@ async fn what_is_for_one_sink_waits_for_that_sink_and_is_pruned_when_all_have_pa
     let page = store.page_after(2).await.unwrap().unwrap();
     assert_eq!((page.last_seq(), page.is_for(one), page.is_for(other)), (seq, true, false));
 
-    store.settle(one, 0, 3, 3, None).await.unwrap();
+    store.settle(Settlement::of(one, 0, 3, 3)).await.unwrap();
     assert!(store.prune(Prune::Bytes(u64::MAX)).await.unwrap() == 0, "the other is still to pass");
-    store.settle(other, 0, 3, 2, None).await.unwrap();
+    store.settle(Settlement::of(other, 0, 3, 2)).await.unwrap();
     assert!(store.prune(Prune::Bytes(u64::MAX)).await.unwrap() > 0);
     assert_eq!(shelf.events().await, []);
     assert_eq!(shelf.ask("SELECT delivered FROM sinks WHERE name = 'other'"), 2);

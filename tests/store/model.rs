@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use siemferry::position::Window;
 use siemferry::sim::Rng;
 use siemferry::store::Prune;
+use siemferry::store::sinks::Settlement;
 
 use super::shelf::{HOUR, Reading, STABLE, Shelf, Shown, T0};
 
@@ -155,7 +156,7 @@ impl Play {
 
     async fn prune(&mut self) {
         let store = self.shelf.store();
-        store.settle(self.sink, self.settled, self.last_seq, 0, None).await.unwrap();
+        store.settle(Settlement::of(self.sink, self.settled, self.last_seq, 0)).await.unwrap();
         self.settled = self.last_seq;
         while store.prune(Prune::Bytes(u64::MAX)).await.unwrap() > 0 {}
         assert_eq!(store.spool_bytes(), 0);

@@ -1,5 +1,6 @@
 use siemferry::position::{Bookmark, Window};
 use siemferry::store::Error;
+use siemferry::store::sinks::Settlement;
 
 use super::shelf::{DAY, HOUR, STABLE, Shelf, T0};
 
@@ -26,7 +27,10 @@ async fn a_settle_follows_from_the_one_before_or_is_refused() {
     let sink = shelf.store().register_sink("s", true).await.unwrap();
     let settle = async |from, to| {
         let bookmark = Some(Bookmark(format!("{to}")));
-        shelf.store().settle(sink.id, from, to, to.saturating_sub(from), bookmark).await
+        {
+            let settlement = Settlement::of(sink.id, from, to, to.saturating_sub(from));
+            shelf.store().settle(Settlement { bookmark, ..settlement }).await
+        }
     };
 
     settle(0, 5).await.unwrap();
@@ -63,7 +67,7 @@ async fn a_new_sink_begins_with_the_oldest_page_that_is_left() {
     let first = shelf.store().register_sink("first", true).await.unwrap();
     shelf.fill(0, 4, 5).await;
     shelf.fill(4, 3, 5).await;
-    shelf.store().settle(first.id, 0, 4, 4, None).await.unwrap();
+    shelf.store().settle(Settlement::of(first.id, 0, 4, 4)).await.unwrap();
     shelf.store().prune(siemferry::store::Prune::Bytes(u64::MAX)).await.unwrap();
 
     assert_eq!(shelf.store().register_sink("kept", true).await.unwrap().settled, 4);
@@ -129,7 +133,7 @@ async fn the_doorbells_ring_for_what_they_stand_for() {
     shelf.read(0, T0 + 10, 10, &[("{}", None)]).await;
     assert!(moved.has_changed().unwrap() && *committed.borrow_and_update() == 1);
     assert!(!settled.has_changed().unwrap());
-    store.settle(sink.id, 0, 1, 1, None).await.unwrap();
+    store.settle(Settlement::of(sink.id, 0, 1, 1)).await.unwrap();
     assert!(settled.has_changed().unwrap());
     settled.borrow_and_update();
 }

@@ -4,6 +4,7 @@ use std::task::Poll;
 
 use proptest::prelude::*;
 use siemferry::position::Window;
+use siemferry::store::sinks::Settlement;
 use siemferry::store::{Prune, Shortage};
 use siemferry::units::Bytes;
 
@@ -22,10 +23,10 @@ async fn only_what_all_sinks_have_settled_goes() {
         shelf.fill(page * 5, 5, 50).await;
     }
 
-    store.settle(fast, 0, 20, 20, None).await.unwrap();
+    store.settle(Settlement::of(fast, 0, 20, 20)).await.unwrap();
     assert_eq!(store.prune(ALL).await.unwrap(), 0);
     // In the middle of the second page: that one stays.
-    store.settle(slow, 0, 7, 7, None).await.unwrap();
+    store.settle(Settlement::of(slow, 0, 7, 7)).await.unwrap();
     assert!(store.prune(ALL).await.unwrap() > 0);
 
     assert_eq!(shelf.events().await[0].seq, 6);
@@ -47,7 +48,7 @@ async fn a_sink_that_was_removed_pins_nothing() {
     shelf.fill(0, 5, 50).await;
     shelf.reopen().await;
     let stays = shelf.store().register_sink("stays", true).await.unwrap().id;
-    shelf.store().settle(stays, 0, 5, 5, None).await.unwrap();
+    shelf.store().settle(Settlement::of(stays, 0, 5, 5)).await.unwrap();
 
     let fetched = (T0 + 1) * 1000;
     assert_eq!(shelf.store().prune(Prune::FetchedBefore(fetched)).await.unwrap(), 0, "kept");
@@ -69,7 +70,7 @@ async fn room_is_made_from_the_oldest_settled_pages_and_no_more_than_needed() {
     assert_eq!(store.make_room(Bytes::new(whole + 1)).await.unwrap(), None, "there is room");
     assert_eq!(store.spool_bytes(), whole);
 
-    store.settle(sink, 0, 5, 5, None).await.unwrap();
+    store.settle(Settlement::of(sink, 0, 5, 5)).await.unwrap();
     assert_eq!(store.make_room(Bytes::new(whole * 11 / 16)).await.unwrap(), None);
     assert_eq!(shelf.events().await[0].seq, 4, "three of eight pages went");
     let short = store.make_room(Bytes::new(whole / 8)).await.unwrap();
@@ -82,7 +83,7 @@ async fn numbers_are_not_used_again_when_the_spool_was_emptied() {
     let mut shelf = Shelf::new(STABLE).await;
     let sink = shelf.store().register_sink("s", true).await.unwrap().id;
     shelf.fill(0, 5, 50).await;
-    shelf.store().settle(sink, 0, 5, 5, None).await.unwrap();
+    shelf.store().settle(Settlement::of(sink, 0, 5, 5)).await.unwrap();
     shelf.store().prune(ALL).await.unwrap();
 
     shelf.reopen().await;
@@ -101,7 +102,7 @@ async fn the_file_shrinks_when_the_spool_does() {
     }
     let before = shelf.ask("PRAGMA page_count");
 
-    shelf.store().settle(sink, 0, 20, 20, None).await.unwrap();
+    shelf.store().settle(Settlement::of(sink, 0, 20, 20)).await.unwrap();
     shelf.store().prune(ALL).await.unwrap();
 
     let after = shelf.ask("PRAGMA page_count");
@@ -119,7 +120,7 @@ async fn a_page_that_goes_before_its_commit_was_noticed_is_not_counted_below_not
     // The poller is asked once and then left alone while the courier runs ahead of it.
     let mut commit = pin!(store.commit_page(commit));
     let answered = poll_fn(|cx| Poll::Ready(commit.as_mut().poll(cx).is_ready())).await;
-    store.settle(sink, 0, 1, 1, None).await.unwrap();
+    store.settle(Settlement::of(sink, 0, 1, 1)).await.unwrap();
     store.prune(ALL).await.unwrap();
     let between = store.spool_bytes();
     if !answered {
@@ -167,7 +168,7 @@ proptest! {
                     }
                     Step::Settle { events } => {
                         let to = (settled + events).min(filled);
-                        shelf.store().settle(sink, settled, to, to - settled, None).await.unwrap();
+                        shelf.store().settle(Settlement::of(sink, settled, to, to - settled)).await.unwrap();
                         settled = to;
                     }
                     Step::PruneBytes(bytes) => {

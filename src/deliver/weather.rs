@@ -1,0 +1,205 @@
+//! What the courier does while a destination does not simply accept: one request at a time, in the
+//! order that [`Fate`](super::fate::Fate) says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, error, info, warn};
+
+use super::fate::{Heard, Step};
+use super::form::Formed;
+use super::piece::Piece;
+use super::{Courier, End};
+use crate::health::State;
+use crate::sink::{Batch, DeliveryError, Receipt};
+use crate::store;
+
+impl Courier {
+    /// Goes on until no trouble is left, or nothing can be done before a later event comes; says how
+    /// to end when it comes to that.
+    pub(super) async fn weather(&mut self) -> Result<Option<End>, store::Error> {
+        loop {
+            if let Some((error, after)) = self.again.take() {
+                self.retry(&error, after).await?;
+            }
+            if *self.orders.stop.borrow() {
+                return Ok(Some(End::Stopped));
+            }
+            let end = match self.fate.step() {
+                Step::Clear => return Ok(None),
+                Step::Send(piece) => self.send(piece).await?,
+                Step::Prove(otherwise) => match (self.form(1).await?, otherwise) {
+                    (Some(formed), _) => self.attempt(formed).await?,
+                    (None, Some(piece)) => self.send(piece).await?,
+                    (None, None) => return Ok(None),
+                },
+                Step::Blocked => self.sit_out().await?,
+            };
+            if end.is_some() {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Sends what was sent before, or a part of it.
+    async fn send(&mut self, piece: Piece) -> Result<Option<End>, store::Error> {
+        match self.encode(&piece).await? {
+            Ok(batch) => self.attempt((piece, batch)).await,
+            Err(unencodable) => {
+                let reason = unencodable.reason;
+                let heard = match piece.events.len() {
+                    1 => Heard::Unencodable { reason },
+                    _ => Heard::Refused { reason },
+                };
+                let rulings = self.fate.heard(piece, heard, self.now());
+                self.obey(rulings).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn attempt(&mut self, formed: Formed) -> Result<Option<End>, store::Error> {
+        let (piece, batch) = formed.clone();
+        self.ready.push(formed);
+        let end = self.commit().await?;
+        self.ready.clear();
+        if end.is_some() {
+            self.fate.send_again(piece);
+            return Ok(end);
+        }
+        // Never cancelled: half an effect would have to be found out about later.
+        let answer = self.sink.deliver(&batch).await;
+        self.hear(piece, &batch, answer).await?;
+        Ok(None)
+    }
+
+    /// Draws the conclusions from an answer.
+    pub(super) async fn hear(
+        &mut self,
+        mut piece: Piece,
+        batch: &Arc<Batch>,
+        answer: Result<Receipt, DeliveryError>,
+    ) -> Result<(), store::Error> {
+        let heard = match answer {
+            Ok(receipt) => {
+                self.ledger.stand(receipt.bookmark);
+                match receipt.verdicts {
+                    Some(verdicts) if verdicts.len() == piece.events.len() => Heard::Each(verdicts),
+                    _ => Heard::Accepted,
+                }
+            }
+            Err(DeliveryError::Retry { after, source, is_ambiguous }) => {
+                self.ledger.doubt(u64::from(is_ambiguous));
+                piece.is_doubtful |= is_ambiguous || self.delivery.is_exact;
+                self.fate.send_again(piece);
+                let known = self.again.take().and_then(|(_, after)| after);
+                self.again = Some((source.to_string(), after.max(known)));
+                return Ok(());
+            }
+            Err(DeliveryError::Refused { reason, is_size }) => {
+                if is_size && piece.events.len() > 1 {
+                    // It would only be refused again at this size.
+                    self.most_bytes = self.most_bytes.min(batch.bytes.len() / 2);
+                }
+                Heard::Refused { reason }
+            }
+            Err(DeliveryError::Blocked { source, hint, may_be_content }) => {
+                piece.is_doubtful |= self.delivery.is_exact;
+                Heard::Blocked { error: source.to_string(), hint, may_be_content }
+            }
+        };
+        let suspects = self.fate.suspects();
+        let rulings = self.fate.heard(piece, heard, self.now());
+        let works = !rulings.accepted.is_empty() && self.fate.block().is_none();
+        self.obey(rulings).await?;
+        if self.fate.suspects() > suspects {
+            let reason = self.fate.suspicion();
+            warn!(reason, "An event is refused; it is asked about again when others are accepted.");
+        }
+        if works {
+            self.works_again().await?;
+        }
+        Ok(())
+    }
+
+    /// Tells once that the sink is blocked, waits for the next probe, and makes it.
+    async fn sit_out(&mut self) -> Result<Option<End>, store::Error> {
+        let Some(block) = self.fate.block().cloned() else { return Ok(None) };
+        if let Some(end) = self.commit().await? {
+            return Ok(Some(end));
+        }
+        if let Some(end) = self.blocked(block.error, block.hint).await? {
+            return Ok(Some(end));
+        }
+        if self.fate.block().is_none() {
+            return Ok(None);
+        }
+        // Batches are formed anew after this.
+        self.next = self.ledger.settled() + 1;
+        let next = self.form(1).await?;
+        let probe = self.fate.probe(next.as_ref().map(|(piece, _)| piece.clone()));
+        self.next = self.ledger.settled() + 1;
+        match (probe, next) {
+            (Some(piece), Some(formed)) if formed.0 == piece => self.attempt(formed).await,
+            (Some(piece), _) => self.send(piece).await,
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// Tells once, and waits for the next attempt or until there is nothing else to wait for; says
+    /// how to end when it comes to that.
+    pub(super) async fn blocked(
+        &mut self,
+        error: String,
+        hint: Option<String>,
+    ) -> Result<Option<End>, store::Error> {
+        if self.health.state() != State::Blocked {
+            error!(error, hint, "Sink is blocked; nothing is lost, and it goes on when mended.");
+        }
+        self.health.turn_to(State::Blocked, Some(&error));
+        self.remember().await?;
+        let wait = self.health.probes.next(None);
+        let mut finish = self.orders.finish.clone();
+        tokio::select! {
+            () = self.pause_for(wait) => {}
+            _ = finish.wait_for(|finish| *finish) => {}
+        }
+        if *self.orders.stop.borrow() {
+            return Ok(Some(End::Stopped));
+        }
+        if *self.orders.finish.borrow() {
+            let pending = self.store.pending(self.id).await?;
+            return Ok(Some(End::Blocked { error, hint, pending }));
+        }
+        Ok(None)
+    }
+
+    /// Tells once and waits.
+    pub(super) async fn retry(
+        &mut self,
+        error: &str,
+        after: Option<Duration>,
+    ) -> Result<(), store::Error> {
+        let wait = self.health.retries.next(after);
+        let attempt = self.health.retries.attempt();
+        if self.health.state() == State::Ok {
+            warn!(attempt, retry_in = ?wait, error, "Delivery failed; will retry.");
+        } else {
+            debug!(attempt, retry_in = ?wait, error, "Delivery failed again.");
+        }
+        // What is blocked stays so until something is delivered.
+        if self.fate.block().is_none() {
+            self.health.turn_to(State::Retrying, Some(error));
+        }
+        self.remember().await?;
+        self.pause_for(wait).await;
+        Ok(())
+    }
+
+    pub(super) async fn works_again(&mut self) -> Result<(), store::Error> {
+        if let Some((was, lasted)) = self.health.works() {
+            info!(%was, ?lasted, "Sink works again.");
+        }
+        self.remember().await
+    }
+}
