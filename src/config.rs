@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::problem::Problem;
 use crate::units::Span;
-use crate::{log, secret, sink, source, store};
+use crate::{event, log, own, secret, sink, source, store};
 
 mod explain;
 mod layers;
@@ -36,6 +36,8 @@ pub struct Config {
     pub log: log::Config,
     /// How the daemon stops.
     pub shutdown: Shutdown,
+    /// Whether it tells of itself.
+    pub own_events: own::Config,
     /// What events are read from, by name.
     pub sources: BTreeMap<String, source::Config>,
     /// Where events are delivered to, by name.
@@ -109,6 +111,10 @@ impl Config {
         });
         let spool = (self.spool.max_bytes.get() == 0)
             .then(|| Problem::at("spool.max_bytes", "must be more than `0B`"));
+        let ours = self.sources.get(event::OWN_API).map(|source| {
+            Problem::at(source_key(event::OWN_API, source), "this is the source of our own events")
+                .hint("give the source another name")
+        });
         let sources = self.sources.is_empty().then(|| {
             Problem::at("sources", "there is no source")
                 .hint("add one, such as `[sources.acme.keeper]`")
@@ -116,7 +122,7 @@ impl Config {
         let sinks = self.sinks.is_empty().then(|| {
             Problem::at("sinks", "there is no sink").hint("add one, such as `[sinks.archive.file]`")
         });
-        [dir, spool, sources, sinks].into_iter().flatten().collect()
+        [dir, spool, ours, sources, sinks].into_iter().flatten().collect()
     }
 
     fn shared_secrets(&self) -> Vec<Problem> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chrono::Utc;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::config::Config;
@@ -23,9 +24,12 @@ use crate::store::Store;
 use crate::store::sources::Origin;
 use crate::units::{Bytes, Span, Start};
 
+mod life;
+mod notice;
 mod opening;
 mod tasks;
 
+use life::Life;
 use opening::Opening;
 use tasks::Tasks;
 pub use tasks::stopped;
@@ -66,6 +70,7 @@ pub struct Daemon {
     spool_max: Bytes,
     spool_keep: Span,
     grace: Duration,
+    own_events: bool,
     reopen: watch::Receiver<()>,
 }
 
@@ -85,6 +90,8 @@ pub struct SourceParts {
     pub ages: Vec<i64>,
     /// How often and how much is asked for.
     pub rules: Rules,
+    /// After how long nothing new is silence, in milliseconds; 0 for never.
+    pub silence_after: i64,
 }
 
 impl SourceParts {
@@ -115,6 +122,7 @@ impl SourceParts {
             },
             ages: std::iter::once(0).chain(config.resweep.iter().map(|age| millis(*age))).collect(),
             rules,
+            silence_after: millis(config.silence_after),
             source: Box::new(source),
         })
     }
@@ -186,6 +194,7 @@ impl Daemon {
 
     fn on(store: Store, config: &Config, sources: Vec<SourceParts>) -> Self {
         store.keep_free(config.spool.reserve);
+        store.announce_when(config.own_events.enabled);
         Self {
             store,
             sources,
@@ -193,6 +202,7 @@ impl Daemon {
             spool_max: config.spool.max_bytes,
             spool_keep: config.spool.keep,
             grace: config.shutdown.grace.duration(),
+            own_events: config.own_events.enabled,
             reopen: watch::channel(()).1,
         }
     }
@@ -217,15 +227,22 @@ impl Daemon {
         let halt = watch::Sender::new(false);
         let mut tasks = Tasks::default();
         let mut opening = Opening::new(mode, stop.clone());
-        self.start_couriers(&mut tasks, &halt, &finish, &mut opening).await?;
+        let halt_couriers = watch::Sender::new(false);
+        self.start_couriers(&mut tasks, &halt_couriers, &finish, &mut opening).await?;
+        let mut life = Life::begin(&store, &mut opening).await?;
+        self.start_janitors(&mut tasks, &halt);
         self.start_pollers(&mut tasks, &halt, mode, &mut opening).await?;
         info!(version = env!("CARGO_PKG_VERSION"), "Started.");
-        let outcome = tasks.watch(&store, mode, stop, &finish).await;
+        let outcome = tasks.watch(&mut life, mode, stop, &finish).await;
+        let end = Instant::now() + grace;
         halt.send_replace(true);
-        if tokio::time::timeout(grace, tasks.end()).await.is_err() {
+        life.take_leave(&outcome, grace).await;
+        halt_couriers.send_replace(true);
+        if tokio::time::timeout_at(end, tasks.end()).await.is_err() {
             // The store accounts for what hangs: it is sent again at the next start.
             warn!(?grace, "Something did not end in time and is abandoned.");
         }
+        let _ = tokio::time::timeout(grace, life.end()).await;
         let closing = store.clone();
         let closed = tokio::task::spawn_blocking(move || closing.close());
         let _ = tokio::time::timeout(grace, closed).await;
@@ -268,10 +285,16 @@ impl Daemon {
                 .instrument(span),
             );
         }
-        let (store, keep) = (self.store.clone(), self.spool_keep);
-        tasks.janitor.spawn(tasks::prune(store, keep, halt.subscribe()));
-        tasks.janitor.spawn(tasks::look_beside(self.store.clone(), halt.subscribe()));
         Ok(())
+    }
+
+    fn start_janitors(&self, tasks: &mut Tasks, halt: &watch::Sender<bool>) {
+        let store = || self.store.clone();
+        tasks.janitor.spawn(tasks::prune(store(), self.spool_keep, halt.subscribe()));
+        tasks.janitor.spawn(tasks::look_beside(store(), halt.subscribe()));
+        if self.own_events {
+            tasks.janitor.spawn(notice::notice(store(), self.spool_max, halt.subscribe()));
+        }
     }
 
     async fn start_pollers(
@@ -282,13 +305,14 @@ impl Daemon {
         opening: &mut Opening,
     ) -> anyhow::Result<()> {
         for parts in self.sources {
-            let SourceParts { name, source, mut origin, start, ago, ages, rules } = parts;
+            let SourceParts { name, source, mut origin, start, ago, ages, rules, .. } = parts;
             let register = async || self.store.register_source(&name, &ages, start).await;
             let Some(stored) = opening.of(register).await? else { return Ok(()) };
             origin.id = stored.id;
             let once = mode != Mode::Forever;
             let ago = ago.filter(|_| stored.is_new);
-            let settings = poll::Settings { rules, spool_max: self.spool_max, once, ago };
+            let (spool_max, silence_after) = (self.spool_max, parts.silence_after);
+            let settings = poll::Settings { rules, spool_max, once, ago, silence_after };
             tasks.reading.insert(name.clone());
             let store = self.store.clone();
             let poller = Poller::new(source, store, origin, stored, settings, halt.subscribe());

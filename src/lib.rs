@@ -28,7 +28,7 @@
 //!   [`store::dead_letters`] are those that could not be forwarded, for the command line as well.
 //! - [`deliver`] serves one sink, in the order of the events.
 //! - [`encode`] makes an event's bytes. [`sink`], a plug point, takes them: [`sink::file`].
-//! - [`event`] is what flows, [`position`] how far it has flowed.
+//! - [`event`] is what flows, [`position`] how far it has flowed. [`own`]: what we tell of ourselves.
 //! - [`http`], [`backoff`], [`health`], [`secret`], [`units`], [`log`], [`problem`], [`sys`]: leaves.
 //! - [`sim`]: the simulated API behind `siemferry demo` and the tests.
 //!
@@ -54,6 +54,7 @@ pub mod event;
 pub mod health;
 pub mod http;
 pub mod log;
+pub mod own;
 pub mod poll;
 pub mod position;
 pub mod problem;

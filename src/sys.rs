@@ -9,9 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use imp::{
-    allocate, create_dir_private, create_private, effective_user, free_bytes, inode, is_disk_error,
-    is_network_fs, may_write, mode, no_follow, no_wait, on_reopen_signal, on_stop_signals,
-    open_private, owner, rename_new, set_mode, sync_dir,
+    allocate, create_dir_private, create_private, effective_user, free_bytes, host_name, inode,
+    is_disk_error, is_network_fs, may_write, mode, no_follow, no_wait, on_reopen_signal,
+    on_stop_signals, open_private, owner, rename_new, set_mode, sync_dir,
 };
 
 /// The path, or the nearest one above it that exists.
@@ -84,6 +84,11 @@ mod imp {
     /// The numeric user this process acts as.
     pub fn effective_user() -> u32 {
         rustix::process::geteuid().as_raw()
+    }
+
+    /// What this machine calls itself.
+    pub fn host_name() -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
     }
 
     /// Calls `asked` at each SIGINT and SIGTERM, in a thread of its own.
@@ -251,6 +256,11 @@ mod imp {
     /// The numeric user this process acts as: not known here.
     pub fn effective_user() -> u32 {
         0
+    }
+
+    /// What this machine calls itself: not known here.
+    pub fn host_name() -> String {
+        "unknown".into()
     }
 
     /// Does nothing here: the process ends as the operating system ends it, which is safe.

@@ -21,8 +21,9 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
 ];
 
 /// What everybody above may import, and what each of them may.
-const LEAVES: [(&str, &[&str]); 10] = [
+const LEAVES: [(&str, &[&str]); 11] = [
     ("event", &["position"]),
+    ("own", &["event", "secret", "sys"]),
     ("position", &[]),
     ("http", &["backoff", "event", "problem", "secret", "units"]),
     ("backoff", &[]),

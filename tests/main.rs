@@ -77,3 +77,6 @@ mod weather;
 
 /// A span that somebody asks to be read again.
 mod backfill;
+
+/// What siemferry tells of itself.
+mod own_events;

@@ -18,7 +18,7 @@ use crate::event::Millis;
 use crate::sim::{self, Api, Clock, Options, SimEvent, oracle};
 use crate::store::{self, inspect, wall_clock};
 use crate::units::{Span, Start};
-use crate::{log, secret, sink, source};
+use crate::{log, own, secret, sink, source};
 
 /// How many events the week holds.
 const EVENTS: usize = 20_000;
@@ -120,6 +120,8 @@ fn configuration(dir: &Path, api: &Api, token: &str, start: Millis) -> Config {
     let file =
         sink::file::Config { path: dir.join("events.ndjson"), ..sink::file::Config::default() };
     Config {
+        // The table is to count the events of the API alone.
+        own_events: own::Config { enabled: false },
         state: store::Config { dir: dir.join("state") },
         sources: BTreeMap::from([("demo".into(), source::Config::Keeper(rest))]),
         sinks: BTreeMap::from([("archive".into(), sink::Config::File(file))]),

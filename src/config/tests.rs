@@ -859,6 +859,7 @@ mod shipped {
             "seen",
             "log",
             "shutdown",
+            "own_events",
             "sources.acme.keeper",
             "sinks.archive.file",
         ];

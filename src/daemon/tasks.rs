@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::error;
 
+use super::life::Life;
 use super::{Mode, Outcome, Waiting};
 use crate::log::chain;
 use crate::store::{Prune, Shortage, Store, wall_clock};
@@ -41,11 +42,12 @@ impl Tasks {
     /// Waits for the stop, for a failure, or, reading once, for the end.
     pub async fn watch(
         &mut self,
-        store: &Store,
+        life: &mut Life,
         mode: Mode,
         mut stop: watch::Receiver<bool>,
         finish: &watch::Sender<bool>,
     ) -> anyhow::Result<Outcome> {
+        let store = &life.store().clone();
         let mut progress = Progress::new(store);
         loop {
             let patience = match mode {
@@ -58,6 +60,8 @@ impl Tasks {
                 Some(ended) = self.pollers.join_next() => {
                     self.poller_ended(ended)?;
                     if self.pollers.is_empty() {
+                        // Before the couriers are told to finish, so that every sink gets it.
+                        life.say_stopped(self.reason(), None).await;
                         finish.send_replace(true);
                     }
                 }
@@ -75,6 +79,11 @@ impl Tasks {
                 }
             }
         }
+    }
+
+    /// How a single run has read, for its own event.
+    fn reason(&self) -> &'static str {
+        if self.blocked.is_empty() { "done" } else { "waiting" }
     }
 
     fn poller_ended(

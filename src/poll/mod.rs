@@ -13,6 +13,7 @@ use tracing::info;
 
 use crate::event::{Millis, Page};
 use crate::health::{Health, State};
+use crate::own::OwnEvent;
 use crate::position::Second;
 use crate::source::{FetchError, Response, Source};
 use crate::store::requests::RequestId;
@@ -24,6 +25,7 @@ mod backfill;
 mod caps;
 mod clock;
 mod hold;
+mod news;
 mod pace;
 mod pass;
 pub mod plan;
@@ -62,6 +64,8 @@ pub struct Settings {
     /// How long ago a source that was never read begins, in seconds; none when it is a date, or was
     /// read before.
     pub ago: Option<i64>,
+    /// After how long nothing new is silence, in milliseconds; 0 for never.
+    pub silence_after: Millis,
 }
 
 /// How a poller came to its end.
@@ -105,6 +109,10 @@ pub struct Poller {
     unreadable: u64,
     told_unreadable: Option<Instant>,
     told_halved: Option<Instant>,
+    /// Since when it is blocked, as far as our own events have told.
+    blocked_since: Option<Instant>,
+    /// Our own events that are to be told.
+    news: Vec<OwnEvent>,
     started: Instant,
     /// The server's time at the start of this run, once an answer has told it.
     start: Option<Millis>,
@@ -186,6 +194,8 @@ impl Poller {
             unreadable: 0,
             told_unreadable: None,
             told_halved: None,
+            blocked_since: None,
+            news: Vec::new(),
             started: Instant::now(),
             start: None,
             dateless: false,

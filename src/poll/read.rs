@@ -10,6 +10,7 @@ use super::pass::Pass;
 use super::plan::{HEAD, Plan, Reader, Task};
 use super::{Fetched, Poller, TELL_AGAIN, Then};
 use crate::event::{Millis, Page};
+use crate::own;
 use crate::position::{PageToken, Window};
 use crate::source::{FetchError, Response};
 use crate::store::sources::{self, Committed, Drained, PageCommit};
@@ -145,6 +146,7 @@ impl Poller {
             }
             _ => self.has_filled(window),
         }
+        self.listen(reader, window).await?;
         self.turn = HEAD;
         self.reading_mut(reader).end();
         self.recovered().await?;
@@ -259,6 +261,10 @@ impl Poller {
         let before = self.clock.now();
         let sent = self.clock.observe(date, response.elapsed);
         let moved = self.clock.now() - before;
+        // The first answer of a run tells what was not known.
+        if moved.abs() > 60_000 && self.start.is_some() {
+            self.note(own::server_clock_jumped(&self.origin.name, moved));
+        }
         if moved.abs() > 60_000 {
             warn!(seconds = moved / 1000, "The server's clock is not where it was expected.");
         }

@@ -10,6 +10,7 @@ use super::plan::{HEAD, Reader, Task};
 use super::{End, Poller, TELL_AGAIN, Then};
 use crate::event::Millis;
 use crate::health::State;
+use crate::own::{contract_violation, window_unreadable};
 use crate::position::{Window, rfc3339};
 use crate::source::FetchError;
 use crate::store::{self, Shortage};
@@ -21,6 +22,8 @@ const STRIKES: u32 = 3;
 /// So often a page that breaks the contract is asked for before its window is begun again: that
 /// costs all its pages, and the next answer may be a better one.
 const VIOLATIONS: u32 = 8;
+
+const VIOLATION: &str = "The API does not keep to its contract.";
 
 /// How often a full disk is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -79,9 +82,7 @@ impl Poller {
                 self.suspend(pass);
                 self.throttled(task.window, &source.to_string(), after).await
             }
-            FetchError::Violation { .. } => {
-                self.hold(pass, &err.to_string(), "The API does not keep to its contract.").await
-            }
+            FetchError::Violation { .. } => self.hold(pass, &err.to_string(), VIOLATION).await,
             FetchError::PageExpired { .. } if pass.token.is_some() => {
                 self.expired(pass, &err.to_string()).await
             }
@@ -203,6 +204,8 @@ impl Poller {
             debug!(%window, attempt, retry_in = ?wait, error, "{sentence}");
         } else {
             error!(%window, attempt, retry_in = ?wait, error, "{sentence}");
+            let tell = if sentence == VIOLATION { contract_violation } else { window_unreadable };
+            self.note(tell(&self.origin.name, &window.to_string(), error));
         }
         self.suspend(pass);
         self.turn_to(State::Retrying, Some(error)).await?;
@@ -210,6 +213,7 @@ impl Poller {
     }
 
     async fn blocked(&mut self, error: String, hint: Option<String>) -> Result<Then, store::Error> {
+        self.note_blocked(&error, hint.as_deref());
         if !std::mem::replace(&mut self.told.blocked, true) {
             error!(error, hint, "Source is blocked; nothing is lost, and it goes on when mended.");
         }
@@ -224,6 +228,7 @@ impl Poller {
 
     /// A page came. All is well unless one of the readers has a window that it cannot read.
     pub(super) async fn page_came(&mut self) -> Result<(), store::Error> {
+        self.note_unblocked();
         self.health.retries.reset();
         self.health.probes.reset();
         if self.readers.iter().all(|reading| !reading.hold.is_on()) {
@@ -329,6 +334,7 @@ impl Poller {
 
     /// Has `status` show how the source is doing, if that is news.
     pub(super) async fn remember(&mut self) -> Result<(), store::Error> {
+        self.tell_news().await;
         if !self.health.is_untold() {
             return Ok(());
         }

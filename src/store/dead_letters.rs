@@ -8,8 +8,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
+use super::own::{self, About};
 use super::{Error, SinkId, Store, directory, schema, wall_clock};
-use crate::event::{BadRecord, Event, Millis, Seq, Uid};
+use crate::event::{BadRecord, Event, Millis, OWN_API, Seq, Uid};
 
 mod retry;
 
@@ -193,7 +194,17 @@ impl Refused {
 impl Store {
     /// Keeps an event as a dead letter of the sink that refuses it.
     pub async fn bury(&self, refused: Refused) -> Result<LetterId, Error> {
-        self.0.writer.write(move |conn| Ok(bury(conn, &refused)?)).await
+        let announces = self.announces();
+        let operation = move |conn: &Connection| {
+            let id = bury(conn, &refused)?;
+            if announces {
+                count_untold(conn, &refused, id)?;
+            }
+            Ok(id)
+        };
+        let id = self.0.writer.write(operation).await?;
+        self.announce_letters(wall_clock(), false).await;
+        Ok(id)
     }
 }
 
@@ -220,6 +231,19 @@ pub(super) fn bury(conn: &Connection, refused: &Refused) -> rusqlite::Result<Let
     Ok(conn.last_insert_rowid())
 }
 
+/// Counts a letter that is to be told of, in the operation that makes it. One of our own events is
+/// not: that would be told of, and so on.
+fn count_untold(conn: &Connection, refused: &Refused, id: LetterId) -> Result<(), Error> {
+    if refused.facts.api == OWN_API {
+        return Ok(());
+    }
+    let sink: String = conn
+        .prepare_cached("SELECT name FROM sinks WHERE id = ?1")?
+        .query_row([refused.sink], |row| row.get(0))?;
+    let untold = crate::own::Letters { count: 1, id, reason: &refused.reason };
+    own::count_letters(conn, About::Sink(&sink), untold)
+}
+
 /// Keeps a record that could not be read, the `copy`-th of its equals.
 pub(super) fn keep_unread(
     conn: &Connection,
@@ -227,13 +251,13 @@ pub(super) fn keep_unread(
     record: &BadRecord,
     copy: u32,
     at: Millis,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<LetterId> {
     conn.prepare_cached(
         "INSERT INTO dead_letters (source, event, reason, attempts, at, copy)
          VALUES (?1, ?2, ?3, 0, ?4, ?5)",
     )?
     .execute(params![source, record.raw, record.reason, at, copy])?;
-    Ok(())
+    Ok(conn.last_insert_rowid())
 }
 
 const LETTER: &str = "dead_letters.id, at, source, sinks.name, reason, attempts, length(event)

@@ -5,7 +5,7 @@
 //! The only module that holds SQL. Knows neither APIs nor destinations.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
@@ -20,6 +20,7 @@ mod directory;
 mod disk;
 mod error;
 pub mod inspect;
+pub mod own;
 pub mod requests;
 mod room;
 mod schema;
@@ -112,6 +113,8 @@ struct Inner {
     beside: Mutex<Beside>,
     /// Signed, for a page may be pruned before the one who committed it has counted it.
     spool_bytes: AtomicI64,
+    /// Whether our own events are told.
+    announces: AtomicBool,
     /// The sinks of this run; only these pin pages of the spool.
     sinks: Mutex<Vec<SinkId>>,
     /// Held as long as the store is open.
@@ -149,6 +152,7 @@ impl Store {
             requests: Sender::new(0),
             beside: Mutex::new(beside),
             spool_bytes: AtomicI64::new(bytes.cast_signed()),
+            announces: AtomicBool::new(false),
             sinks: Mutex::default(),
             _lock: lock,
         })))
@@ -177,6 +181,13 @@ impl Store {
     /// How many bytes of pages the spool holds.
     pub fn spool_bytes(&self) -> u64 {
         u64::try_from(self.0.spool_bytes.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// How many bytes of pages wait for a sink of this run.
+    pub async fn waiting_bytes(&self) -> Result<u64, Error> {
+        let sinks = self.sinks();
+        self.read(move |conn| Ok(spool::bytes_after(conn, sinks::settled_by_all(conn, &sinks)?)?))
+            .await
     }
 
     /// The page that holds the first event after `seq`.

@@ -27,6 +27,10 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROW
 INSERT INTO meta VALUES ('next_seq', 1);
 -- Bytes of all pages that were ever added to the spool beside the daemon.
 INSERT INTO meta VALUES ('added_bytes', 0);
+-- Which store it is, for ever.
+INSERT INTO meta VALUES ('store_id', lower(hex(randomblob(16))));
+-- What the next start is to say of the run before: none, orderly or interrupted.
+INSERT INTO meta VALUES ('last_run', 'none');
 
 -- One configured API of one tenant.
 CREATE TABLE sources (
@@ -40,7 +44,11 @@ CREATE TABLE sources (
     read_from INTEGER,
     events INTEGER NOT NULL DEFAULT 0,
     repeats INTEGER NOT NULL DEFAULT 0,
-    late INTEGER NOT NULL DEFAULT 0
+    late INTEGER NOT NULL DEFAULT 0,
+    -- When its newest event was committed, by the server's clock, and whether it was said since that
+    -- nothing comes.
+    heard_at INTEGER,
+    is_silent INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- How far each reader of a source has come; age 0 is the head.
@@ -127,6 +135,18 @@ CREATE TABLE dead_letters (
     received INTEGER
 ) STRICT;
 CREATE INDEX dead_letters_of_sink ON dead_letters (sink);
+
+-- Dead letters that no event of ours has told of yet, by the event that will and what it is about:
+-- how many, and the first of them.
+CREATE TABLE untold_letters (
+    event TEXT NOT NULL,
+    about TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    first INTEGER,
+    reason TEXT,
+    told_at INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (event, about)
+) STRICT, WITHOUT ROWID;
 
 -- What the command line asks of the daemon, and how far that has come.
 CREATE TABLE requests (

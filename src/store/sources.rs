@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 
 use super::requests::{self, RequestId};
-use super::{Error, SourceId, Store, seen};
+use super::{Error, SourceId, Store, seen, wall_clock};
 use crate::event::Millis;
 use crate::position::{PageToken, Second, Window};
 
@@ -137,7 +137,11 @@ fn register(
     ages: &[Millis],
     start: Second,
 ) -> Result<Registered, Error> {
-    conn.execute("INSERT INTO sources (name) VALUES (?1) ON CONFLICT DO NOTHING", params![name])?;
+    // A source that was never heard is silent from now on.
+    conn.execute(
+        "INSERT INTO sources (name, heard_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        params![name, wall_clock()],
+    )?;
     let (id, skew) =
         conn.query_row("SELECT id, skew_ms FROM sources WHERE name = ?1", params![name], |row| {
             Ok((row.get(0)?, row.get(1)?))

@@ -39,7 +39,7 @@ impl Inside {
             toml::from_str(&format!("base_url = \"{url}\"\ntoken = \"{TOKEN}\"\n{source}"));
         let path = |name| dir.path().join(name).display().to_string();
         let config = toml::from_str(&format!(
-            "state = {{ dir = {:?} }}\nsinks.archive.file = {{ path = {:?} }}",
+            "state = {{ dir = {:?} }}\nown_events.enabled = false\nsinks.archive.file = {{ path = {:?} }}",
             path("state"),
             path("events.ndjson"),
         ));

@@ -66,6 +66,7 @@ impl Home {
         let home = Self { dir: tempfile::tempdir().unwrap() };
         let config = format!(
             "[state]\ndir = \"{}\"\n[log]\nlevel = \"debug\"\n\
+             [own_events]\nenabled = false\n\
              [sources.acme.keeper]\nbase_url = \"{base_url}\"\ntoken = {{ env = \"RIG_TOKEN\" }}\n{source}\n\
              [sinks.archive.file]\npath = \"{}\"\n{rest}\n",
             home.state().display(),

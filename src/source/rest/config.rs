@@ -35,6 +35,8 @@ pub struct Config {
     pub page_size: NonZeroU32,
     /// The longest window asked for.
     pub max_window: Span,
+    /// When nothing new has come for so long, that is told; never when 0.
+    pub silence_after: Span,
     /// PEM certificates trusted besides the operating system's.
     pub ca_file: Option<PathBuf>,
     /// The HTTP proxy; none is used unless it is named here.
@@ -62,6 +64,7 @@ impl Default for Config {
             lag: Span::seconds(0),
             page_size: NonZeroU32::new(1000).expect("1000 is not zero"),
             max_window: Span::days(1),
+            silence_after: Span::hours(24),
             ca_file: None,
             proxy: None,
             timeout: Span::seconds(60),

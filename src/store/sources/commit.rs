@@ -7,10 +7,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Reader, StoredSweep};
 use crate::event::{Digest, Millis, Page, Repeats, Seq};
+use crate::own::{Letters, source_heard};
 use crate::position::{PassId, Second, Window};
+use crate::store::own::{self, About, Added};
 use crate::store::seen::{self, Counts, Delta, Judge};
 use crate::store::spool::{self, Builder, NewPage};
-use crate::store::{Error, SourceId, Store, dead_letters, requests};
+use crate::store::{Error, SourceId, Store, dead_letters, requests, wall_clock};
 
 /// What stays the same over all pages of a source.
 #[derive(Debug)]
@@ -89,6 +91,7 @@ pub struct Committed {
     pub bad: u64,
     last_seq: Seq,
     bytes: u64,
+    own: Added,
 }
 
 impl Store {
@@ -96,9 +99,15 @@ impl Store {
     /// drained, the watermarks, in one transaction.
     pub async fn commit_page(&self, commit: PageCommit) -> Result<Committed, Error> {
         let disk = Arc::clone(&self.0.disk);
+        let announces = self.announces();
         let operation = move |conn: &Connection| {
             disk.admit_page()?;
-            commit_page(conn, &commit)
+            let (mut committed, bad) = commit_page(conn, &commit)?;
+            committed.own = hear(conn, &commit, &committed, announces)?;
+            if let Some(letters) = bad.filter(|_| announces) {
+                own::count_letters(conn, About::Source(&commit.origin.name), letters)?;
+            }
+            Ok(committed)
         };
         let committed = self.0.writer.write(operation).await?;
         self.0.disk.page_stored();
@@ -110,11 +119,42 @@ impl Store {
                 true
             });
         }
+        self.announced(committed.own);
+        if committed.bad > 0 {
+            self.announce_letters(wall_clock(), false).await;
+        }
         Ok(committed)
     }
 }
 
-fn commit_page(conn: &Connection, commit: &PageCommit) -> Result<Committed, Error> {
+/// A new event ends the silence of a source.
+fn hear(
+    conn: &Connection,
+    commit: &PageCommit,
+    committed: &Committed,
+    announces: bool,
+) -> Result<Added, Error> {
+    // What is filled in later says nothing about now.
+    if committed.events == 0 || matches!(commit.reader, Reader::Backfill(_)) {
+        return Ok(Added::default());
+    }
+    let Origin { id, name, .. } = &*commit.origin;
+    let silent_since: Option<Millis> = conn
+        .prepare_cached("SELECT heard_at FROM sources WHERE id = ?1 AND is_silent")?
+        .query_row(params![id], |row| row.get(0))
+        .optional()?;
+    conn.prepare_cached("UPDATE sources SET heard_at = ?2, is_silent = 0 WHERE id = ?1")?
+        .execute(params![id, commit.now])?;
+    match silent_since.filter(|_| announces) {
+        Some(since) => own::insert(conn, &source_heard(name, since, commit.now), None),
+        None => Ok(Added::default()),
+    }
+}
+
+fn commit_page<'a>(
+    conn: &Connection,
+    commit: &'a PageCommit,
+) -> Result<(Committed, Option<Letters<'a>>), Error> {
     let pass = begin_pass(conn, commit)?;
     let mut delta = Delta::default();
     let mut builder = Builder::new(&commit.origin.name, &commit.origin.api);
@@ -128,7 +168,8 @@ fn commit_page(conn: &Connection, commit: &PageCommit) -> Result<Committed, Erro
         expects_new: true,
     };
     admit_records(judge, commit, &mut builder)?;
-    let bad = admit_bad(judge, commit)?;
+    let letters = admit_bad(judge, commit)?;
+    let bad = letters.map_or(0, |letters| letters.count);
     let events = u64::from(builder.count());
     let (source, received) = (commit.origin.id, commit.fetched_at);
     let page = NewPage { builder, source, pass, received, only_sink: None };
@@ -155,7 +196,8 @@ fn commit_page(conn: &Connection, commit: &PageCommit) -> Result<Committed, Erro
         late.cast_signed(),
         commit.skew
     ])?;
-    Ok(Committed { pass, delta, events, repeats, late, bad, last_seq, bytes })
+    let own = Added::default();
+    Ok((Committed { pass, delta, events, repeats, late, bad, last_seq, bytes, own }, letters))
 }
 
 /// A pass has one number from its first page on; what the same reader left unfinished ends here.
@@ -211,13 +253,18 @@ fn admit_records(
 }
 
 /// Bad records become dead letters without a sink: once, not at each re-read.
-fn admit_bad(judge: &mut Judge<'_>, commit: &PageCommit) -> Result<u64, Error> {
-    let mut bad = 0;
+fn admit_bad<'a>(
+    judge: &mut Judge<'_>,
+    commit: &'a PageCommit,
+) -> Result<Option<Letters<'a>>, Error> {
+    let mut bad = None::<Letters<'a>>;
     for record in &commit.page.bad {
         if let Some(copy) = judge.admit(0, bad_digest(&record.raw))? {
             let source = &commit.origin.name;
-            dead_letters::keep_unread(judge.conn, source, record, copy, commit.fetched_at)?;
-            bad += 1;
+            let id =
+                dead_letters::keep_unread(judge.conn, source, record, copy, commit.fetched_at)?;
+            let first = Letters { count: 0, id, reason: record.reason };
+            bad.get_or_insert(first).count += 1;
         }
     }
     Ok(bad)

@@ -1,0 +1,165 @@
+//! Notices what is nobody's own: that a clock was set, that the spool fills, that dead letters are
+//! still to be told of.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::event::Millis;
+use crate::own::{self, OwnEvent};
+use crate::store::{Error, Shortage, Store, wall_clock};
+use crate::units::Bytes;
+
+/// How often is looked.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A clock that moves by more than this, while another tells otherwise, has jumped.
+const JUMP: Millis = 60_000;
+
+/// Looks until it is halted.
+pub(super) async fn notice(store: Store, spool_max: Bytes, mut halt: watch::Receiver<bool>) {
+    let mut clock = Clock::new(wall_clock(), Instant::now());
+    let mut filling = Filling::Calm;
+    while tokio::time::timeout(LOOK_EVERY, halt.changed()).await.is_err() {
+        if let Some(by) = clock.jumped(wall_clock(), Instant::now()) {
+            store.announce(own::machine_clock_jumped(by)).await;
+        }
+        store.announce_letters(wall_clock(), false).await;
+        // A store that fails for good ends the pollers and couriers, who say so.
+        let Ok(found) = Found::in_store(&store, spool_max, filling).await else { continue };
+        let (next, event) = filling.next(&found);
+        let told = match event {
+            Some(event) => store.announce(event).await.is_some(),
+            None => true,
+        };
+        // What the disk does not take is told as soon as it does, if it is still so.
+        if told {
+            filling = next;
+        }
+    }
+}
+
+/// This machine's clock, against one that only runs.
+struct Clock {
+    wall: Millis,
+    at: Instant,
+}
+
+impl Clock {
+    fn new(wall: Millis, at: Instant) -> Self {
+        Self { wall, at }
+    }
+
+    /// By how much it was set since the last look, if that is much.
+    fn jumped(&mut self, wall: Millis, at: Instant) -> Option<Millis> {
+        let ran = at.duration_since(self.at).as_millis();
+        let by = (wall - self.wall).saturating_sub(Millis::try_from(ran).unwrap_or(Millis::MAX));
+        // Small steps add up to nothing: a clock that is corrected slowly has not jumped.
+        *self = Self::new(wall, at);
+        (by.abs() > JUMP).then_some(by)
+    }
+}
+
+/// What was told of the room for new events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filling {
+    /// There is room.
+    Calm,
+    /// What waits for the sinks takes up most of the spool.
+    Filling,
+    /// Polling pauses.
+    Paused,
+}
+
+/// How much room there is.
+#[derive(Debug)]
+struct Found {
+    waiting: u64,
+    max: u64,
+    shortage: Option<Shortage>,
+}
+
+impl Found {
+    async fn in_store(store: &Store, max: Bytes, told: Filling) -> Result<Self, Error> {
+        // All that is stored is more than what waits, and costs nothing to know.
+        let stored = store.spool_bytes();
+        let waiting = if told == Filling::Calm && !is_much(stored, max.get()) {
+            stored
+        } else {
+            store.waiting_bytes().await?
+        };
+        // A spool full of what may go is no shortage.
+        let shortage =
+            store.shortage(if waiting >= max.get() { max } else { Bytes::new(u64::MAX) });
+        Ok(Self { waiting, max: max.get(), shortage })
+    }
+}
+
+/// Four fifths.
+fn is_much(bytes: u64, max: u64) -> bool {
+    bytes / 4 >= max / 5
+}
+
+impl Filling {
+    /// What is to be told now, and what was told then.
+    fn next(self, found: &Found) -> (Self, Option<OwnEvent>) {
+        let &Found { waiting, max, .. } = found;
+        let filling = |paused| Some(own::spool_filling(waiting, max, paused));
+        match (self, &found.shortage) {
+            (Self::Paused, Some(_)) => (Self::Paused, None),
+            (_, Some(shortage)) => {
+                (Self::Paused, filling(Some((&shortage.to_string(), shortage.hint()))))
+            }
+            (Self::Calm, None) if is_much(waiting, max) => (Self::Filling, filling(None)),
+            (Self::Calm, None) => (Self::Calm, None),
+            // Below half again, or it would be told time and again.
+            (told, None) if waiting >= max / 2 => (told, None),
+            (_, None) => (Self::Calm, Some(own::spool_draining(waiting, max))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_has_jumped_once_and_one_that_runs_has_not() {
+        let mut clock = Clock::new(5_000_000, Instant::now());
+        let mut after = |seconds, wall| {
+            let later = clock.at + Duration::from_secs(seconds);
+            clock.jumped(wall, later)
+        };
+
+        assert_eq!(after(3600, 8_600_000), None);
+        assert_eq!(after(1, 8_661_000), None, "by a minute and no more");
+        assert_eq!(after(1, 8_722_001), Some(60_001));
+        assert_eq!(after(1, 8_723_001), None);
+        assert_eq!(after(10, 1_000_000), Some(-7_733_001));
+    }
+
+    #[test]
+    fn a_spool_that_fills_is_told_once_at_each_height_and_once_when_it_drains() {
+        let short = || Some(Shortage::Spool(Bytes::new(100)));
+        let looks = [
+            (79, None, Filling::Calm, None),
+            (80, None, Filling::Filling, Some("spool_filling")),
+            (95, None, Filling::Filling, None),
+            (100, short(), Filling::Paused, Some("spool_filling")),
+            (120, short(), Filling::Paused, None),
+            (50, None, Filling::Paused, None),
+            (49, None, Filling::Calm, Some("spool_draining")),
+            (10, None, Filling::Calm, None),
+            (10, short(), Filling::Paused, Some("spool_filling")),
+            (10, None, Filling::Calm, Some("spool_draining")),
+        ];
+        let mut filling = Filling::Calm;
+        for (waiting, shortage, next, told) in looks {
+            let event;
+            (filling, event) = filling.next(&Found { waiting, max: 100, shortage });
+
+            assert_eq!((filling, event.map(|event| event.kind())), (next, told), "{waiting}");
+        }
+    }
+}
