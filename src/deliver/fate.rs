@@ -14,8 +14,13 @@ use crate::event::Seq;
 use crate::sink::Verdict;
 
 mod hour;
+mod suspects;
+mod words;
 
 use hour::Hour;
+use suspects::{Refusal, Suspect};
+use words::Why;
+pub use words::{Block, Dead, Heard, Rulings, Step};
 
 /// So many lone refusals in a row without any acceptance say that the destination is at fault.
 const MOST_LONE: u32 = 16;
@@ -55,108 +60,6 @@ pub struct Fate {
     accepted_until: Seq,
     /// When a suspect was last accepted after all.
     wavered: Option<Duration>,
-}
-
-#[derive(Debug)]
-struct Suspect {
-    piece: Piece,
-    reason: String,
-    refusals: u64,
-    /// How often something had been accepted when it was last in need of a proof.
-    since: u64,
-}
-
-/// Why a sink is blocked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Block {
-    why: Why,
-    /// What is wrong.
-    pub error: String,
-    /// What to do.
-    pub hint: Option<String>,
-}
-
-/// An event was refused alone.
-struct Refusal {
-    reason: String,
-    /// True when the destination has refused the event in so many words.
-    is_plain: bool,
-    /// How often something had been accepted before.
-    since: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
-    /// The destination says so.
-    Said,
-    /// Nothing was accepted.
-    Everything,
-    /// Too many suspects.
-    TooMany,
-}
-
-/// What the destination has answered.
-#[derive(Clone, Debug)]
-pub enum Heard {
-    /// It holds all of it.
-    Accepted,
-    /// A verdict for each event.
-    Each(Vec<Verdict>),
-    /// It holds none of it.
-    Refused {
-        /// What it said.
-        reason: String,
-    },
-    /// Nobody's event is at fault, it seems.
-    Blocked {
-        /// What is wrong.
-        error: String,
-        /// What to do.
-        hint: Option<String>,
-        /// True when what an event says may be the cause.
-        may_be_content: bool,
-    },
-    /// The event was not even sent, for it makes no message.
-    Unencodable {
-        /// What stands against it.
-        reason: String,
-    },
-}
-
-/// What follows from an answer.
-#[derive(Debug, Default)]
-pub struct Rulings {
-    /// What has been accepted.
-    pub accepted: Vec<Piece>,
-    /// What is a dead letter.
-    pub dead: Vec<Dead>,
-    /// Why something is to be sent again, after a wait.
-    pub again: Option<String>,
-}
-
-/// An event that is proven bad.
-#[derive(Debug)]
-pub struct Dead {
-    /// The event alone.
-    pub piece: Piece,
-    /// What the destination said at last.
-    pub reason: String,
-    /// How often it was sent alone.
-    pub attempts: u64,
-}
-
-/// What is to be done next.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Send this.
-    Send(Piece),
-    /// Send one event that comes behind all others, as a proof that the destination works; if there
-    /// is none, send this, or else wait for one.
-    Prove(Option<Piece>),
-    /// Wait, and then [probe](Fate::probe).
-    Blocked,
-    /// Nothing: no trouble is left.
-    Clear,
 }
 
 impl Fate {
@@ -422,76 +325,6 @@ impl Fate {
         }
     }
 
-    fn refused(&mut self, piece: Piece, refusal: Refusal, now: Duration, rulings: &mut Rulings) {
-        let seq = piece.events[0];
-        let Refusal { reason, is_plain, since } = refusal;
-        let is_new = !self.suspects.contains_key(&seq);
-        let suspect = self.suspects.entry(seq).or_insert(Suspect {
-            piece,
-            reason: String::new(),
-            refusals: 0,
-            since,
-        });
-        suspect.reason = reason;
-        suspect.refusals += 1;
-        if suspect.refusals % 2 == 1 {
-            suspect.since = since;
-        }
-        let before = self.acceptances_before.unwrap_or(suspect.since).min(suspect.since);
-        let is_proven = before < self.acceptances;
-        let is_agreed = is_plain && seq <= self.accepted_until;
-        let needed = if self.wavered.is_some_and(|at| now < at + Hour::LENGTH) {
-            REFUSALS_OF_THE_WAVERING
-        } else {
-            REFUSALS
-        };
-        let is_dead = is_proven && self.block.is_none() && suspect.refusals >= needed;
-        if is_agreed || is_dead {
-            let suspect = self.suspects.remove(&seq).expect("it was just looked at");
-            rulings.dead.push(suspect.into_dead());
-        } else if is_new {
-            self.lone += 1;
-            self.hour.suspected(now);
-            self.judge_suspicions(now);
-        }
-    }
-
-    fn unencodable(&mut self, piece: Piece, reason: String, now: Duration, rulings: &mut Rulings) {
-        let seq = piece.events[0];
-        let is_agreed = seq <= self.accepted_until;
-        let is_new = !self.suspects.contains_key(&seq);
-        let suspect = Suspect { piece, reason, refusals: 0, since: self.acceptances };
-        if is_new && !is_agreed {
-            self.hour.suspected(now);
-        }
-        if is_agreed || self.block.is_none() && !self.hour.is_over(now) {
-            self.suspects.remove(&seq);
-            rulings.dead.push(suspect.into_dead());
-        } else {
-            self.suspects.insert(seq, suspect);
-            self.judge_suspicions(now);
-        }
-    }
-
-    /// Blocks the sink when its suspects speak against it rather than against the events.
-    fn judge_suspicions(&mut self, now: Duration) {
-        let ((suspects, events), is_over) = (self.hour.counts(now), self.hour.is_over(now));
-        let (sink, reason) = (&self.sink, self.suspicion().unwrap_or_default());
-        let accept = format!(
-            "mend what the reason names; or, if such events are to become dead letters: \
-             `siemferry dead-letters accept --sink {sink}`"
-        );
-        if is_over {
-            let error = format!(
-                "{suspects} of the {events} events of the last hour are refused, such as: {reason}"
-            );
-            self.block_for(Why::TooMany, error, Some(accept));
-        } else if self.lone >= MOST_LONE {
-            let error = format!("every event is refused, such as: {reason}");
-            self.block_for(Why::Everything, error, Some(accept));
-        }
-    }
-
     fn block_for(&mut self, why: Why, error: String, hint: Option<String>) {
         self.open.retain(|piece| piece.is_doubtful);
         if self.block.is_none() {
@@ -504,12 +337,6 @@ impl Fate {
         self.block = None;
         self.lone = 0;
         self.hour.forgive();
-    }
-}
-
-impl Suspect {
-    fn into_dead(self) -> Dead {
-        Dead { piece: self.piece, reason: self.reason, attempts: self.refusals }
     }
 }
 

@@ -6,7 +6,7 @@
 //! knows of each before it is sent.
 //! Does not know what kind of sink it serves, and holds no queue of its own.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +20,10 @@ use crate::event::Seq;
 use crate::health::Health;
 use crate::position::{Bookmark, Sent};
 use crate::sink::{Delivery, DeliveryError, Receipt, Sink};
-use crate::store::sinks::{Registered, Settlement};
+use crate::store::sinks::Registered;
 use crate::store::{self, SinkId, Store, wall_clock};
 
+mod commit;
 mod fate;
 mod form;
 mod ledger;
@@ -69,6 +70,7 @@ pub enum End {
 /// Serves one sink.
 pub struct Courier {
     id: SinkId,
+    name: String,
     sink: Arc<dyn Sink>,
     delivery: Delivery,
     store: Store,
@@ -114,6 +116,7 @@ impl Courier {
         let sending = if delivery.is_exact { Default::default() } else { sending.clone() };
         Self {
             id,
+            name: name.to_owned(),
             spool: Cursor::new(store.clone(), id, delivery.route.clone()),
             health: Health::new(Duration::from_millis(500), Duration::from_secs(60), seed),
             fate: Fate::new(name),
@@ -342,66 +345,6 @@ impl Courier {
             self.landed.push(landed);
         }
         self.land().await
-    }
-
-    /// Commits what is known, and what is about to be sent. A full disk delays that, and with it the
-    /// next delivery.
-    async fn commit(&mut self) -> Result<Option<End>, store::Error> {
-        let Some(settlement) = self.settlement() else { return Ok(None) };
-        let mut has_failed = false;
-        loop {
-            match self.settle(settlement.clone()).await {
-                Ok(_) => {
-                    self.ledger.committed(&settlement);
-                    if has_failed {
-                        self.works_again().await?;
-                    }
-                    if settlement.from < settlement.to || settlement.bookmark.is_some() {
-                        self.sink.settled().await;
-                    }
-                    return Ok(None);
-                }
-                Err(err) if err.is_full() => {
-                    has_failed = true;
-                    // Told to end, the sink finds out at the next start that it holds these events.
-                    if let Some(end) = self.failed(DeliveryError::passing(err)).await? {
-                        return Ok(Some(end));
-                    }
-                }
-                Err(err) => return Err(err),
-            }
-        }
-    }
-
-    fn settlement(&self) -> Option<Settlement> {
-        if self.delivery.is_exact {
-            return self.ledger.settlement([]);
-        }
-        let ready = self.ready.iter().map(|(piece, _)| piece);
-        let mut on_their_way: Vec<&Piece> =
-            self.away.iter().chain(ready).chain(self.fate.doubtful()).collect();
-        on_their_way.sort_by_key(|piece| piece.first);
-        self.ledger.settlement(on_their_way)
-    }
-
-    /// What is on its way goes on meanwhile.
-    async fn settle(&mut self, settlement: Settlement) -> Result<(), store::Error> {
-        let store = self.store.clone();
-        let mut write = pin!(store.settle(settlement));
-        loop {
-            tokio::select! {
-                done = &mut write => return done.map(drop),
-                Some(landed) = self.flights.next() => self.landed.push(landed),
-            }
-        }
-    }
-
-    /// Commits what became known last. What cannot be is found out about at the next start.
-    async fn leave(&mut self) {
-        self.ready.clear();
-        if let Some(settlement) = self.settlement() {
-            let _ = self.settle(settlement).await;
-        }
     }
 
     fn now(&self) -> Duration {

@@ -11,6 +11,7 @@ use super::form::Formed;
 use super::piece::Piece;
 use super::{Courier, End};
 use crate::health::State;
+use crate::own;
 use crate::sink::{Batch, DeliveryError, Receipt};
 use crate::store;
 
@@ -155,6 +156,7 @@ impl Courier {
     ) -> Result<Option<End>, store::Error> {
         if self.health.state() != State::Blocked {
             error!(error, hint, "Sink is blocked; nothing is lost, and it goes on when mended.");
+            self.store.announce(own::sink_blocked(&self.name, &error, hint.as_deref())).await;
         }
         self.health.turn_to(State::Blocked, Some(&error));
         self.remember().await?;
@@ -199,6 +201,9 @@ impl Courier {
     pub(super) async fn works_again(&mut self) -> Result<(), store::Error> {
         if let Some((was, lasted)) = self.health.works() {
             info!(%was, ?lasted, "Sink works again.");
+            if was == State::Blocked {
+                self.store.announce(own::sink_unblocked(&self.name, lasted)).await;
+            }
         }
         self.remember().await
     }

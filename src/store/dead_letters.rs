@@ -195,20 +195,18 @@ impl Store {
     /// Keeps an event as a dead letter of the sink that refuses it.
     pub async fn bury(&self, refused: Refused) -> Result<LetterId, Error> {
         let announces = self.announces();
-        let operation = move |conn: &Connection| {
-            let id = bury(conn, &refused)?;
-            if announces {
-                count_untold(conn, &refused, id)?;
-            }
-            Ok(id)
-        };
-        let id = self.0.writer.write(operation).await?;
+        let id = self.0.writer.write(move |conn| bury(conn, &refused, announces)).await?;
         self.announce_letters(wall_clock(), false).await;
         Ok(id)
     }
 }
 
-pub(super) fn bury(conn: &Connection, refused: &Refused) -> rusqlite::Result<LetterId> {
+/// Keeps an event as a dead letter, and counts it for an event of our own if those are announced.
+pub(super) fn bury(
+    conn: &Connection,
+    refused: &Refused,
+    announces: bool,
+) -> Result<LetterId, Error> {
     let Refused { sink, source, event, facts, reason, attempts } = refused;
     conn.prepare_cached(
         "INSERT INTO dead_letters (sink, source, event, reason, attempts, at, seq, uid, api, type,
@@ -228,7 +226,11 @@ pub(super) fn bury(conn: &Connection, refused: &Refused) -> rusqlite::Result<Let
         facts.time,
         facts.received
     ])?;
-    Ok(conn.last_insert_rowid())
+    let id = conn.last_insert_rowid();
+    if announces {
+        count_untold(conn, refused, id)?;
+    }
+    Ok(id)
 }
 
 /// Counts a letter that is to be told of, in the operation that makes it. One of our own events is

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::dead_letters::{self, LetterId, Refused};
-use super::{Error, SinkId, Store, next_seq};
+use super::{Error, SinkId, Store, next_seq, wall_clock};
 use crate::event::Seq;
 use crate::position::{Bookmark, Sending};
 
@@ -77,8 +77,12 @@ impl Store {
     pub async fn settle(&self, settlement: Settlement) -> Result<Vec<LetterId>, Error> {
         // That something is on its way is no progress.
         let moves = settlement.from < settlement.to || settlement.bookmark.is_some();
-        let operation = move |conn: &Connection| settle(conn, &settlement);
+        let announces = self.announces();
+        let operation = move |conn: &Connection| settle(conn, &settlement, announces);
         let letters = self.0.writer.write(operation).await?;
+        if !letters.is_empty() {
+            self.announce_letters(wall_clock(), false).await;
+        }
         if moves {
             self.0.settled.send_modify(|settles| *settles += 1);
         }
@@ -150,7 +154,11 @@ fn sending(text: Option<&str>) -> Sending {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-fn settle(conn: &Connection, settlement: &Settlement) -> Result<Vec<LetterId>, Error> {
+fn settle(
+    conn: &Connection,
+    settlement: &Settlement,
+    announces: bool,
+) -> Result<Vec<LetterId>, Error> {
     let Settlement { sink, from, to, delivered, ambiguous, suspects, .. } = settlement;
     let sending = (settlement.sending != Sending::default()).then(|| {
         serde_json::to_string(&settlement.sending).expect("numbers and ids are plain data")
@@ -175,8 +183,8 @@ fn settle(conn: &Connection, settlement: &Settlement) -> Result<Vec<LetterId>, E
     if settled != 1 {
         return Err(Error::OutOfOrder { what: "the bookmark" });
     }
-    let letters = settlement.buried.iter().map(|refused| dead_letters::bury(conn, refused));
-    Ok(letters.collect::<rusqlite::Result<_>>()?)
+    let buried = settlement.buried.iter();
+    buried.map(|refused| dead_letters::bury(conn, refused, announces)).collect()
 }
 
 /// The number up to which all of these sinks have settled. With none, nothing may go.
