@@ -34,6 +34,9 @@ mod architecture;
 /// The courier: order, batches, retries, stops.
 mod courier;
 
+/// Batches in flight, unknown outcomes, refusals, and kills in the middle of all that.
+mod fates;
+
 /// The file sink, whatever happens to its file.
 mod file_sink;
 
