@@ -318,7 +318,8 @@ fn a_machine_whose_clock_is_set_is_told_of() {
     let (sim, home) = given();
     home.write("clock", "+0\n");
     // Told by a file, which the command itself cannot; and no process between us and the daemon.
-    let asked = Command::new("faketime").args(["-m", "+0", "printenv", "LD_PRELOAD"]).output();
+    let asked =
+        Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
     let library = String::from_utf8(asked.unwrap().stdout).unwrap();
     let mut command = home.command(&["run"]);
     command.env("LD_PRELOAD", library.trim()).env("FAKETIME_TIMESTAMP_FILE", home.path("clock"));

@@ -166,6 +166,26 @@ impl SpooledPage {
         self.only_sink.is_none_or(|only| only == sink)
     }
 
+    /// True when it is for every sink.
+    pub fn is_for_all(&self) -> bool {
+        self.only_sink.is_none()
+    }
+
+    /// When it was fetched.
+    pub fn received(&self) -> Millis {
+        self.received
+    }
+
+    /// Its events, in their order.
+    pub fn events(&self) -> impl Iterator<Item = Event<'_>> {
+        (self.first_seq..=self.last_seq()).filter_map(|seq| self.event(seq))
+    }
+
+    /// The number of its first event.
+    pub fn first_seq(&self) -> Seq {
+        self.first_seq
+    }
+
     /// The number of its last event.
     pub fn last_seq(&self) -> Seq {
         self.first_seq + Seq::from(self.count) - 1
