@@ -393,3 +393,26 @@ fn a_blocked_sink_is_told_of_with_what_to_do() {
     assert_eq!(event["hint"], "a new token");
     assert_eq!(told(&unblocked)["blocked_seconds"], 61);
 }
+
+#[test]
+fn kills_lose_and_double_none_of_them() {
+    let (sim, home) = given();
+    let mut random = siemferry::sim::Rng::new(5);
+    for _ in 0..15 {
+        let asked = sim.api.requests();
+        let mut daemon = home.spawn();
+        sim.wait_for_requests(asked + 1 + random.below(8));
+        daemon.kill();
+    }
+
+    home.run_once_well();
+
+    let events = told(&home);
+    let uids: HashSet<_> =
+        events.iter().map(|event| event["siemferry"]["uid"].to_string()).collect();
+    assert_eq!(uids.len(), events.len());
+    // Each was begun before it asked for anything, and none but the last has ended.
+    assert_eq!(of_kind(&home, "started").len(), 16);
+    assert_eq!(of_kind(&home, "stopped").len(), 1);
+    home.holds_all(&sim);
+}

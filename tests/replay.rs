@@ -199,3 +199,51 @@ fn without_a_store_there_is_nothing_to_send() {
     assert_eq!(told.code, Some(1));
     assert!(told.said.ends_with("hint: start `siemferry run` with this configuration first\n"));
 }
+
+#[test]
+fn a_replay_that_is_killed_has_added_a_part_and_may_be_asked_again() {
+    let sim = week_of(5000);
+    let home = home_of(&sim);
+    home.delivers_all(&sim);
+    let kept = || home.status()["spool"]["events"].as_u64().unwrap();
+    let before = kept();
+    let mut process =
+        home.spawn_as(home.command(&["replay", "--sink", "archive", "--from", "3650d"]));
+    eventually("something is added", || kept() > before || process.has_ended());
+    process.kill();
+    let added = kept() - before;
+    assert!(added > 0 && added <= 5000, "{added}");
+
+    home.run_once_well();
+
+    let lines = parsed(&home.file());
+    assert_eq!(lines.len() as u64, 5000 + added);
+    assert!(copies(&lines).values().all(|times| *times <= 2));
+    let again = replay(&home, &["--sink", "archive", "--from", "3650d"]);
+    assert!(again.stdout.starts_with("5000 events "), "{again:?}");
+    home.run_once_well();
+    let lines = parsed(&home.file());
+    assert_eq!(lines.len() as u64, 2 * 5000 + added);
+    let all = copies(&lines);
+    assert!(all.len() == 5000 && all.values().all(|times| (2..=3).contains(times)));
+}
+
+#[test]
+fn a_daemon_that_reads_and_delivers_is_not_held_up_by_a_replay() {
+    let sim = week_of(5000);
+    let home = home_of(&sim);
+    home.delivers_all(&sim);
+    let _daemon = home.spawn();
+    let asked = sim.api.requests();
+    sim.wait_for_requests(asked + 1);
+
+    let told = replay(&home, &["--sink", "archive", "--from", "3650d"]);
+    sim.api.add(siemferry::sim::SimEvent::new(sim.api.now() - 1000, "meanwhile"));
+    sim.api.advance(2000);
+
+    assert_eq!(told.code, Some(0), "{told:?}");
+    eventually("all is there", || home.lines().len() == 2 * 5000 + 1);
+    let status = home.status();
+    assert_eq!(status["sinks"]["archive"]["last_error"], Value::Null, "{status}");
+    assert_eq!(status["sources"]["acme"]["last_error"], Value::Null, "{status}");
+}

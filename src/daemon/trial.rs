@@ -78,13 +78,12 @@ async fn serve(
     let bookmark = registered.bookmark.take();
     let courier = Courier::new(sink.build(), sink.delivery(), store.clone(), &registered, orders);
     let mut run = std::pin::pin!(courier.run(bookmark));
-    let ended = match tokio::time::timeout(patience, &mut run).await {
-        Ok(ended) => Some(ended?),
-        Err(_) => {
-            stop.send_replace(true);
-            let grace = config.shutdown.grace.duration();
-            tokio::time::timeout(grace, run).await.ok().transpose()?
-        }
+    let ended = if let Ok(ended) = tokio::time::timeout(patience, &mut run).await {
+        Some(ended?)
+    } else {
+        stop.send_replace(true);
+        let grace = config.shutdown.grace.duration();
+        tokio::time::timeout(grace, run).await.ok().transpose()?
     };
     let fate = store.fate_of(id, seq).await?;
     Ok(match (fate.refused, ended) {

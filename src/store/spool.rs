@@ -318,12 +318,10 @@ pub fn page_after(conn: &Connection, seq: Seq) -> Result<Option<SpooledPage>, Er
     Ok(None)
 }
 
-/// How many bytes the pages hold that end behind this number.
+/// How many bytes the pages hold that begin behind this number.
 pub fn bytes_after(conn: &Connection, seq: Seq) -> rusqlite::Result<u64> {
-    conn.prepare_cached(
-        "SELECT coalesce(sum(length(body)), 0) FROM pages WHERE first_seq + count - 1 > ?1",
-    )?
-    .query_row(params![seq.cast_signed()], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
+    conn.prepare_cached("SELECT coalesce(sum(length(body)), 0) FROM pages WHERE first_seq > ?1")?
+        .query_row(params![seq.cast_signed()], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
 }
 
 /// How much the spool holds.
