@@ -575,16 +575,6 @@ mod values {
     }
 
     #[test]
-    fn the_name_of_our_own_events_is_no_source_of_the_configuration() {
-        given(format!("[sources.siemferry.keeper]\ntoken = {{ env = 'T' }}\n{SINK}")).is_refused(
-            "`c.toml`: `sources.siemferry.keeper`: this is the source of our own events",
-            "give the source another name",
-        );
-        // A sink may have it.
-        given(format!("{SOURCE}[sinks.siemferry.file]\npath = '/a'")).load().unwrap();
-    }
-
-    #[test]
     fn two_sinks_do_not_share_a_file() {
         given(format!("{SOURCE}{SINK}[sinks.twin.file]\npath = '/./a'")).is_refused(
             "`c.toml`: `sinks.twin.file.path`: the same file as `sinks.archive.file`",
