@@ -19,7 +19,8 @@ use crate::units::Span;
 /// The event is one of siemferry's own, of type `test`; it says who has sent it, from where and
 /// when. Beside a running daemon it takes the way of all events, behind those that wait for the
 /// sink. Without one, the sink is served here until nothing waits for it: whatever waits is
-/// delivered as well. It works when `own_events` are switched off, too.
+/// delivered as well; ask as the user that runs siemferry then, for files may be made. It works when
+/// `own_events` are switched off, too.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]

@@ -76,7 +76,8 @@ async fn serve(
     let (_finish, finish) = watch::channel(true);
     let orders = Orders { stop: stop.subscribe(), finish, reopen: watch::channel(()).1 };
     let bookmark = registered.bookmark.take();
-    let courier = Courier::new(sink.build(), sink.delivery(), store.clone(), &registered, orders);
+    let courier =
+        Courier::new(name, sink.build(), sink.delivery(), store.clone(), &registered, orders);
     let mut run = std::pin::pin!(courier.run(bookmark));
     let ended = if let Ok(ended) = tokio::time::timeout(patience, &mut run).await {
         Some(ended?)
