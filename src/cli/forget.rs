@@ -10,7 +10,8 @@ use crate::store::forget::Forgetter;
 /// Remove what the store remembers of a source or sink that is no longer configured.
 ///
 /// A sink that is taken out of the configuration holds up nothing, and neither does a source; they
-/// are listed by `status` until they are forgotten, and go on where they stood when they come back.
+/// are listed by `status` until they are forgotten. When they come back they go on where they stood,
+/// a sink with what the spool still keeps.
 /// The daemon must not be running.
 #[derive(Args)]
 pub struct Arguments {
@@ -20,12 +21,12 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// How far it was read and what was read of it. Read again later, it begins at `start`, and its
+    /// Forget a source: how far it was read, and what was read of it. Read again later, it begins at `start`, and its
     /// events are delivered again with the same uids.
     ///
     /// Events in the spool and records that could not be read stay.
     Source(Source),
-    /// How far it was served, its dead letters and the events that wait for it.
+    /// Forget a sink: how far it was served, its dead letters and the events that wait for it.
     Sink(Sink),
 }
 
