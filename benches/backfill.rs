@@ -142,7 +142,7 @@ fn siemferry(home: &Path, url: &str, events: u64) -> Measured {
     std::fs::create_dir(home).expect("a new directory");
     let start = siemferry::position::rfc3339((END - SPAN) / 1000);
     let config = format!(
-        "[state]\ndir = \"{0}/state\"\n[sources.bench.keeper]\nbase_url = \"{url}\"\n\
+        "own_events.enabled = false\n[state]\ndir = \"{0}/state\"\n[sources.bench.keeper]\nbase_url = \"{url}\"\n\
          token = {{ env = \"BENCH_TOKEN\" }}\nstart = \"{start}\"\nmax_window = \"30d\"\n\
          [sinks.file.file]\npath = \"{0}/events.ndjson\"\n",
         home.display()

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::problem::Problem;
 use crate::units::Span;
-use crate::{event, log, own, secret, sink, source, store};
+use crate::{log, own, secret, sink, source, store};
 
 mod explain;
 mod layers;
@@ -111,10 +111,6 @@ impl Config {
         });
         let spool = (self.spool.max_bytes.get() == 0)
             .then(|| Problem::at("spool.max_bytes", "must be more than `0B`"));
-        let ours = self.sources.get(event::OWN_API).map(|source| {
-            Problem::at(source_key(event::OWN_API, source), "this is the source of our own events")
-                .hint("give the source another name")
-        });
         let sources = self.sources.is_empty().then(|| {
             Problem::at("sources", "there is no source")
                 .hint("add one, such as `[sources.acme.keeper]`")
@@ -122,7 +118,7 @@ impl Config {
         let sinks = self.sinks.is_empty().then(|| {
             Problem::at("sinks", "there is no sink").hint("add one, such as `[sinks.archive.file]`")
         });
-        [dir, spool, ours, sources, sinks].into_iter().flatten().collect()
+        [dir, spool, sources, sinks].into_iter().flatten().collect()
     }
 
     fn shared_secrets(&self) -> Vec<Problem> {

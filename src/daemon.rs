@@ -28,11 +28,13 @@ mod life;
 mod notice;
 mod opening;
 mod tasks;
+mod trial;
 
 use life::Life;
 use opening::Opening;
 use tasks::Tasks;
 pub use tasks::stopped;
+pub use trial::{Trial, try_sink};
 
 /// How long the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

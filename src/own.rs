@@ -261,7 +261,9 @@ fn bounded(text: &str) -> String {
     if text.len() <= LONGEST_TEXT {
         return text.to_owned();
     }
-    format!("{}…", &text[..text.floor_char_boundary(LONGEST_TEXT - '…'.len_utf8())])
+    let most = LONGEST_TEXT - '…'.len_utf8();
+    let ends = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= most);
+    format!("{}…", &text[..ends.last().unwrap_or(0)])
 }
 
 #[cfg(test)]

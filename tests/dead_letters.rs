@@ -601,3 +601,73 @@ fn a_daemon_outlasts_another_process_that_holds_the_database() {
     daemon.signal("TERM");
     assert!(daemon.wait().success());
 }
+
+fn accepted(home: &Home) -> Option<u64> {
+    block_on(async {
+        let store = Store::open(&Config { dir: home.state() }).unwrap();
+        let until = store.accepted_until("archive").await.unwrap();
+        store.close();
+        until
+    })
+}
+
+#[test]
+fn a_sink_may_be_told_that_what_it_refuses_is_bad() {
+    let (_sim, home) = given();
+    assert_eq!(accepted(&home), None);
+
+    let told = verb(&home, &["accept", "--sink", "archive"]);
+
+    let said = "what sink `archive` refuses of the events up to 120 becomes dead letters, from the next `run` on; it is not blocked now, but ok\n";
+    assert_eq!((told.code, told.stdout.as_str()), (Some(0), said));
+    assert_eq!(accepted(&home), Some(120));
+}
+
+#[test]
+fn what_was_accepted_is_over_when_it_is_settled() {
+    let (_sim, home) = given();
+    verb(&home, &["accept", "--sink", "archive"]).is(0, "");
+    let end = |sink: &'static str, settled| {
+        block_on(async {
+            let store = Store::open(&Config { dir: home.state() }).unwrap();
+            store.end_accept(sink, settled, 1).await.unwrap();
+            store.close();
+        });
+    };
+
+    end("archive", 119);
+    end("other", 200);
+    assert_eq!(accepted(&home), Some(120), "not before");
+
+    end("archive", 120);
+    assert_eq!(accepted(&home), None);
+}
+
+#[test]
+fn a_running_daemon_is_told_at_once_that_refusals_are_accepted() {
+    let (sim, home) = given();
+    let _daemon = home.spawn();
+    let asked = sim.api.requests();
+    eventually("it runs", || sim.api.requests() > asked);
+
+    let told = verb(&home, &["accept", "--sink", "archive"]);
+
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stdout.contains(", from now on"), "{}", told.stdout);
+}
+
+#[test]
+fn only_a_configured_sink_can_be_told_so() {
+    let (_sim, home) = given();
+
+    verb(&home, &["accept", "--sink", "acme"]).is(
+        2,
+        "error: find sink `acme`: there is none of this name\nhint: the sinks are `archive`\n",
+    );
+    let told = verb(&home, &["accept"]);
+    assert_eq!(told.code, Some(2));
+    fs::remove_file(home.path("state/siemferry.db")).unwrap();
+    let told = verb(&home, &["accept", "--sink", "archive"]);
+    assert_eq!(told.code, Some(1));
+    assert!(told.said.contains("hint: start `siemferry run`"), "{}", told.said);
+}

@@ -83,3 +83,12 @@ mod backfill;
 
 /// What siemferry tells of itself.
 mod own_events;
+
+/// What is still kept, for one sink again.
+mod replay;
+
+/// What is gone from the configuration.
+mod forget;
+
+/// One marked event to one sink.
+mod send_test;

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use siemferry::event::{Event, Uid};
-use siemferry::own;
 use siemferry::sim::{Fault, Lie, SimEvent};
 use siemferry::store::dead_letters::Refused;
 use siemferry::store::{Config, Store, wall_clock};
@@ -318,7 +317,8 @@ fn a_machine_whose_clock_is_set_is_told_of() {
     let (sim, home) = given();
     home.write("clock", "+0\n");
     // Told by a file, which the command itself cannot; and no process between us and the daemon.
-    let asked = Command::new("faketime").args(["-m", "+0", "printenv", "LD_PRELOAD"]).output();
+    let asked =
+        Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
     let library = String::from_utf8(asked.unwrap().stdout).unwrap();
     let mut command = home.command(&["run"]);
     command.env("LD_PRELOAD", library.trim()).env("FAKETIME_TIMESTAMP_FILE", home.path("clock"));
@@ -382,13 +382,52 @@ fn a_route_holds_them_back_only_by_name() {
 }
 
 #[test]
-fn a_blocked_sink_is_told_of_with_what_to_do() {
-    let blocked = own::sink_blocked("soc", "401", Some("a new token"));
-    let unblocked = own::sink_unblocked("soc", std::time::Duration::from_secs(61));
+fn a_sink_that_is_blocked_and_mended_is_told_of_through_the_others() {
+    let (sim, home) = given();
+    // Nothing can be appended to a directory.
+    let stuck = home.path("stuck.ndjson");
+    std::fs::create_dir(&stuck).unwrap();
+    let config = std::fs::read_to_string(home.config()).unwrap();
+    let sink = format!("[sinks.stuck.file]\npath = \"{}\"\n", stuck.display());
+    home.write("siemferry.toml", &(config + &sink));
+    let mut daemon = home.spawn();
 
-    let told = |event: &own::OwnEvent| serde_json::from_slice::<Value>(&event.record("1")).unwrap();
-    let event = told(&blocked);
-    assert_eq!((&event["sink"], &event["error"]), (&json!("soc"), &json!("401")));
-    assert_eq!(event["hint"], "a new token");
-    assert_eq!(told(&unblocked)["blocked_seconds"], 61);
+    let blocked = heard(&home, "sink_blocked");
+
+    assert_eq!(blocked["sink"], "stuck");
+    assert!(blocked["error"].as_str().unwrap().contains("directory"), "{blocked}");
+    std::fs::remove_dir(&stuck).unwrap();
+    daemon.signal("HUP");
+    let unblocked = heard(&home, "sink_unblocked");
+    assert_eq!(unblocked["sink"], "stuck");
+    assert!(unblocked["blocked_seconds"].is_u64());
+    eventually("all is read", || home.compare(&sim.api).is_exact());
+    daemon.signal("TERM");
+    assert!(daemon.wait().success());
+    let expected = ["started", "sink_blocked", "sink_unblocked", "stopped"];
+    assert_eq!(kinds(&told(&home)), expected);
+    assert_eq!(kinds(&told_in(&stuck)), expected, "and it has all of it itself");
+}
+
+#[test]
+fn kills_lose_and_double_none_of_them() {
+    let (sim, home) = given();
+    let mut random = siemferry::sim::Rng::new(5);
+    for _ in 0..15 {
+        let asked = sim.api.requests();
+        let mut daemon = home.spawn();
+        sim.wait_for_requests(asked + 1 + random.below(8));
+        daemon.kill();
+    }
+
+    home.run_once_well();
+
+    let events = told(&home);
+    let uids: HashSet<_> =
+        events.iter().map(|event| event["siemferry"]["uid"].to_string()).collect();
+    assert_eq!(uids.len(), events.len());
+    // Each was begun before it asked for anything, and none but the last has ended.
+    assert_eq!(of_kind(&home, "started").len(), 16);
+    assert_eq!(of_kind(&home, "stopped").len(), 1);
+    home.holds_all(&sim);
 }

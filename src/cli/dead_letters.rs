@@ -24,6 +24,8 @@ use crate::store::dead_letters::{
 };
 use crate::store::sources::Origin;
 
+mod accept;
+
 /// Show the records that could not be forwarded, try them again, or throw them away.
 ///
 /// A dead letter without a sink is a record that could not be read: not a JSON object, or not valid
@@ -49,6 +51,7 @@ enum Verb {
     Retry(Chosen),
     /// Throw them away for good, each one told.
     Discard(Chosen),
+    Accept(accept::Arguments),
 }
 
 #[derive(Args)]
@@ -126,6 +129,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Verb::Show(arguments) => show(arguments),
         Verb::Retry(chosen) => retry(chosen),
         Verb::Discard(chosen) => discard(chosen),
+        Verb::Accept(arguments) => accept::run(arguments),
     }
 }
 

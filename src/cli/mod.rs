@@ -11,13 +11,16 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config};
 use crate::log::{chain, escape};
 use crate::source::rest::SetupError;
-use crate::{secret, store};
+use crate::{secret, sink, store};
 
 mod backfill;
 mod check;
 mod dead_letters;
 mod demo;
+mod forget;
+mod replay;
 mod run;
+mod send_test;
 mod signals;
 mod status;
 
@@ -42,6 +45,9 @@ enum Verb {
     Status(status::Arguments),
     Backfill(backfill::Arguments),
     DeadLetters(dead_letters::Arguments),
+    Replay(replay::Arguments),
+    SendTest(send_test::Arguments),
+    Forget(forget::Arguments),
 }
 
 #[derive(Args)]
@@ -106,6 +112,9 @@ pub fn main() -> ExitCode {
         Verb::Status(arguments) => status::run(&arguments),
         Verb::Backfill(arguments) => backfill::run(&arguments),
         Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
+        Verb::Replay(arguments) => replay::run(&arguments),
+        Verb::SendTest(arguments) => send_test::run(&arguments),
+        Verb::Forget(arguments) => forget::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -119,6 +128,16 @@ pub fn main() -> ExitCode {
 /// Prints data. A reader that has gone, such as `head`, is no error.
 fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// The configured sink of this name.
+fn known_sink<'a>(config: &'a Config, name: &str) -> Result<&'a sink::Config, Failure> {
+    config.sinks.get(name).ok_or_else(|| {
+        let known: Vec<&str> = config.sinks.keys().map(String::as_str).collect();
+        let hint = format!("the sinks are `{}`", known.join("`, `"));
+        let text = format!("find sink `{name}`: there is none of this name");
+        Failure::new(CONFIGURATION, text, Some(hint))
+    })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

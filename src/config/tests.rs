@@ -85,7 +85,8 @@ impl Home {
 #[test]
 fn an_empty_section_is_the_default() {
     let bare = given(format!("{SOURCE}{SINK}")).load().unwrap();
-    let empty = given(format!("[state]\n[spool]\n[seen]\n[log]\n[shutdown]\n{SOURCE}{SINK}"));
+    let empty =
+        given(format!("[state]\n[spool]\n[seen]\n[log]\n[shutdown]\n[own_events]\n{SOURCE}{SINK}"));
 
     assert_eq!(empty.load().unwrap(), bare);
     assert_eq!(
@@ -98,7 +99,7 @@ fn an_empty_section_is_the_default() {
 fn every_key_is_read() {
     let config = source_with(
         "region = 'eu'\ntenant = 't'\nstart = 2026-01-01\npoll_every = '10s'\nresweep = ['2m']\n\
-         lag = '5s'\npage_size = 10\nmax_window = '1h'\nca_file = '/ca'\nproxy = 'http://p:1'\ntimeout = '9s'",
+         lag = '5s'\nsilence_after = '7d'\npage_size = 10\nmax_window = '1h'\nca_file = '/ca'\nproxy = 'http://p:1'\ntimeout = '9s'",
     );
 
     let config = config.load().unwrap();
@@ -107,6 +108,7 @@ fn every_key_is_read() {
     assert_eq!(keeper.token, Some(secret::Config::Env("T".into())));
     assert_eq!(keeper.start, Start::At(1_767_225_600));
     assert_eq!(keeper.resweep, [Span::minutes(2)]);
+    assert_eq!(keeper.silence_after, Span::days(7));
     assert_eq!(keeper.page_size.get(), 10);
     assert_eq!(keeper.ca_file, Some("/ca".into()));
 }
@@ -164,6 +166,7 @@ mod keys {
             ("[spool]", "max_bytes`, `reserve`, `keep"),
             ("[log]", "format`, `level"),
             ("[shutdown]", "grace"),
+            ("[own_events]", "enabled"),
             ("[sinks.x.file]", "path`, `format`, `batch`, `from`, `rotate"),
             ("[sinks.x.file.batch]", "events`, `bytes`, `wait"),
             ("[sinks.x.file.rotate]", "size`, `every`, `keep`, `compress"),

@@ -14,30 +14,40 @@ use crate::units::Bytes;
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often is measured what waits: that takes some reading when it is much.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
 /// A clock that moves by more than this, while another tells otherwise, has jumped.
 const JUMP: Millis = 60_000;
 
 /// Looks until it is halted.
 pub(super) async fn notice(store: Store, spool_max: Bytes, mut halt: watch::Receiver<bool>) {
     let mut clock = Clock::new(wall_clock(), Instant::now());
-    let mut filling = Filling::Calm;
+    let mut room = Room::Ample;
+    let mut looked = Instant::now();
     while tokio::time::timeout(LOOK_EVERY, halt.changed()).await.is_err() {
         if let Some(by) = clock.jumped(wall_clock(), Instant::now()) {
             store.announce(own::machine_clock_jumped(by)).await;
         }
         store.announce_letters(wall_clock(), false).await;
-        // A store that fails for good ends the pollers and couriers, who say so.
-        let Ok(found) = Found::in_store(&store, spool_max, filling).await else { continue };
-        let (next, event) = filling.next(&found);
-        let told = match event {
-            Some(event) => store.announce(event).await.is_some(),
-            None => true,
-        };
-        // What the disk does not take is told as soon as it does, if it is still so.
-        if told {
-            filling = next;
+        if looked.elapsed() >= MEASURE_EVERY {
+            looked = Instant::now();
+            room = tell_room(&store, spool_max, room).await;
         }
     }
+}
+
+/// Tells of the room for new events, if that is news; says what was told.
+async fn tell_room(store: &Store, spool_max: Bytes, told: Room) -> Room {
+    // A store that fails for good ends the pollers and couriers, who say so.
+    let Ok(found) = Found::in_store(store, spool_max, told).await else { return told };
+    let (next, event) = told.next(&found);
+    let is_told = match event {
+        Some(event) => store.announce(event).await.is_some(),
+        None => true,
+    };
+    // What the disk does not take is told as soon as it does, if it is still so.
+    if is_told { next } else { told }
 }
 
 /// This machine's clock, against one that only runs.
@@ -63,11 +73,11 @@ impl Clock {
 
 /// What was told of the room for new events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Filling {
-    /// There is room.
-    Calm,
+enum Room {
+    /// There is enough.
+    Ample,
     /// What waits for the sinks takes up most of the spool.
-    Filling,
+    Little,
     /// Polling pauses.
     Paused,
 }
@@ -81,10 +91,10 @@ struct Found {
 }
 
 impl Found {
-    async fn in_store(store: &Store, max: Bytes, told: Filling) -> Result<Self, Error> {
+    async fn in_store(store: &Store, max: Bytes, told: Room) -> Result<Self, Error> {
         // All that is stored is more than what waits, and costs nothing to know.
         let stored = store.spool_bytes();
-        let waiting = if told == Filling::Calm && !is_much(stored, max.get()) {
+        let waiting = if told == Room::Ample && !is_much(stored, max.get()) {
             stored
         } else {
             store.waiting_bytes().await?
@@ -101,7 +111,7 @@ fn is_much(bytes: u64, max: u64) -> bool {
     bytes / 4 >= max / 5
 }
 
-impl Filling {
+impl Room {
     /// What is to be told now, and what was told then.
     fn next(self, found: &Found) -> (Self, Option<OwnEvent>) {
         let &Found { waiting, max, .. } = found;
@@ -111,11 +121,11 @@ impl Filling {
             (_, Some(shortage)) => {
                 (Self::Paused, filling(Some((&shortage.to_string(), shortage.hint()))))
             }
-            (Self::Calm, None) if is_much(waiting, max) => (Self::Filling, filling(None)),
-            (Self::Calm, None) => (Self::Calm, None),
+            (Self::Ample, None) if is_much(waiting, max) => (Self::Little, filling(None)),
+            (Self::Ample, None) => (Self::Ample, None),
             // Below half again, or it would be told time and again.
             (told, None) if waiting >= max / 2 => (told, None),
-            (_, None) => (Self::Calm, Some(own::spool_draining(waiting, max))),
+            (_, None) => (Self::Ample, Some(own::spool_draining(waiting, max))),
         }
     }
 }
@@ -143,23 +153,23 @@ mod tests {
     fn a_spool_that_fills_is_told_once_at_each_height_and_once_when_it_drains() {
         let short = || Some(Shortage::Spool(Bytes::new(100)));
         let looks = [
-            (79, None, Filling::Calm, None),
-            (80, None, Filling::Filling, Some("spool_filling")),
-            (95, None, Filling::Filling, None),
-            (100, short(), Filling::Paused, Some("spool_filling")),
-            (120, short(), Filling::Paused, None),
-            (50, None, Filling::Paused, None),
-            (49, None, Filling::Calm, Some("spool_draining")),
-            (10, None, Filling::Calm, None),
-            (10, short(), Filling::Paused, Some("spool_filling")),
-            (10, None, Filling::Calm, Some("spool_draining")),
+            (79, None, Room::Ample, None),
+            (80, None, Room::Little, Some("spool_filling")),
+            (95, None, Room::Little, None),
+            (100, short(), Room::Paused, Some("spool_filling")),
+            (120, short(), Room::Paused, None),
+            (50, None, Room::Paused, None),
+            (49, None, Room::Ample, Some("spool_draining")),
+            (10, None, Room::Ample, None),
+            (10, short(), Room::Paused, Some("spool_filling")),
+            (10, None, Room::Ample, Some("spool_draining")),
         ];
-        let mut filling = Filling::Calm;
+        let mut room = Room::Ample;
         for (waiting, shortage, next, told) in looks {
             let event;
-            (filling, event) = filling.next(&Found { waiting, max: 100, shortage });
+            (room, event) = room.next(&Found { waiting, max: 100, shortage });
 
-            assert_eq!((filling, event.map(|event| event.kind())), (next, told), "{waiting}");
+            assert_eq!((room, event.map(|event| event.kind())), (next, told), "{waiting}");
         }
     }
 }

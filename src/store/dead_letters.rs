@@ -235,7 +235,11 @@ pub(super) fn bury(
 
 /// Counts a letter that is to be told of, in the operation that makes it. One of our own events is
 /// not: that would be told of, and so on.
-fn count_untold(conn: &Connection, refused: &Refused, id: LetterId) -> Result<(), Error> {
+pub(super) fn count_untold(
+    conn: &Connection,
+    refused: &Refused,
+    id: LetterId,
+) -> Result<(), Error> {
     if refused.facts.api == OWN_API {
         return Ok(());
     }

@@ -128,7 +128,7 @@ pub(super) fn lock_known(dir: &Path) -> Option<File> {
     sys::lock(&file).ok()?.then_some(file)
 }
 
-fn lock(dir: &Path) -> Result<File, Error> {
+pub(super) fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join(LOCK);
     let mut file = sys::open_private(&path).map_err(io("open lock file", &path))?;
     if !sys::lock(&file).map_err(io("lock", &path))? {

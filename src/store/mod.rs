@@ -15,12 +15,15 @@ use tokio::sync::watch::{Receiver, Sender};
 use crate::event::{Millis, Seq};
 use crate::units::{Bytes, Span};
 
+pub mod accept;
 pub mod dead_letters;
 mod directory;
 mod disk;
 mod error;
+pub mod forget;
 pub mod inspect;
 pub mod own;
+pub mod replay;
 pub mod requests;
 mod room;
 mod schema;
@@ -28,6 +31,7 @@ pub mod seen;
 pub mod sinks;
 pub mod sources;
 mod spool;
+pub mod trial;
 mod watch;
 mod writer;
 

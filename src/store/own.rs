@@ -95,6 +95,11 @@ impl Store {
         if !self.announces() {
             return;
         }
+        // There is hardly ever one, and nobody is to wait for that.
+        if self.read(move |conn| due_letters(conn, now, is_last)).await.is_ok_and(|d| d.is_empty())
+        {
+            return;
+        }
         let disk = Arc::clone(&self.0.disk);
         let operation = move |conn: &Connection| {
             let due = due_letters(conn, now, is_last)?;
@@ -117,15 +122,14 @@ impl Store {
         if !self.announces() {
             return Ok(());
         }
+        let before = now.saturating_sub(after);
+        if self.read(move |conn| unheard(conn, source, before)).await?.is_none() {
+            return Ok(());
+        }
         let name = name.to_owned();
         let disk = Arc::clone(&self.0.disk);
         let operation = move |conn: &Connection| {
-            let silent_since: Option<Millis> = conn
-                .prepare_cached(
-                    "SELECT max(heard_at) FROM sources
-                     WHERE id = ?1 AND NOT is_silent AND heard_at <= ?2",
-                )?
-                .query_row(params![source, now.saturating_sub(after)], |row| row.get(0))?;
+            let silent_since = unheard(conn, source, before)?;
             let Some(since) = silent_since else { return Ok(Added::default()) };
             disk.admit_page()?;
             conn.execute("UPDATE sources SET is_silent = 1 WHERE id = ?1", params![source])?;
@@ -197,6 +201,14 @@ fn last_run(conn: &Connection, said_next: &str) -> Result<LastRun, Error> {
         "orderly" => LastRun::Orderly,
         _ => LastRun::Interrupted,
     })
+}
+
+/// Since when nothing has come from a source, if that is before this and was not said.
+fn unheard(conn: &Connection, source: SourceId, before: Millis) -> Result<Option<Millis>, Error> {
+    let mut select = conn.prepare_cached(
+        "SELECT max(heard_at) FROM sources WHERE id = ?1 AND NOT is_silent AND heard_at <= ?2",
+    )?;
+    Ok(select.query_row(params![source, before], |row| row.get(0))?)
 }
 
 /// What dead letters are told by.

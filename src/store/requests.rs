@@ -246,7 +246,7 @@ fn backfill(row: &Row<'_>) -> rusqlite::Result<Backfill> {
     })
 }
 
-fn existing(dir: &Path) -> Result<std::path::PathBuf, Error> {
+pub(super) fn existing(dir: &Path) -> Result<std::path::PathBuf, Error> {
     let path = directory::database(dir);
     match std::fs::metadata(&path) {
         Ok(_) => Ok(path),
@@ -254,7 +254,7 @@ fn existing(dir: &Path) -> Result<std::path::PathBuf, Error> {
     }
 }
 
-fn transaction<T>(
+pub(super) fn transaction<T>(
     conn: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, Error>,
 ) -> Result<T, Error> {

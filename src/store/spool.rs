@@ -166,6 +166,26 @@ impl SpooledPage {
         self.only_sink.is_none_or(|only| only == sink)
     }
 
+    /// True when it is for every sink.
+    pub fn is_for_all(&self) -> bool {
+        self.only_sink.is_none()
+    }
+
+    /// When it was fetched.
+    pub fn received(&self) -> Millis {
+        self.received
+    }
+
+    /// Its events, in their order.
+    pub fn events(&self) -> impl Iterator<Item = Event<'_>> {
+        (self.first_seq..=self.last_seq()).filter_map(|seq| self.event(seq))
+    }
+
+    /// The number of its first event.
+    pub fn first_seq(&self) -> Seq {
+        self.first_seq
+    }
+
     /// The number of its last event.
     pub fn last_seq(&self) -> Seq {
         self.first_seq + Seq::from(self.count) - 1
@@ -298,12 +318,10 @@ pub fn page_after(conn: &Connection, seq: Seq) -> Result<Option<SpooledPage>, Er
     Ok(None)
 }
 
-/// How many bytes the pages hold that end behind this number.
+/// How many bytes the pages hold that begin behind this number.
 pub fn bytes_after(conn: &Connection, seq: Seq) -> rusqlite::Result<u64> {
-    conn.prepare_cached(
-        "SELECT coalesce(sum(length(body)), 0) FROM pages WHERE first_seq + count - 1 > ?1",
-    )?
-    .query_row(params![seq.cast_signed()], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
+    conn.prepare_cached("SELECT coalesce(sum(length(body)), 0) FROM pages WHERE first_seq > ?1")?
+        .query_row(params![seq.cast_signed()], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
 }
 
 /// How much the spool holds.
