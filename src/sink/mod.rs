@@ -19,6 +19,7 @@ use crate::problem::Problem;
 use crate::units::{Bytes, Span};
 
 pub mod file;
+pub mod http;
 mod route;
 
 pub use route::Route;
