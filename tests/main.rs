@@ -25,6 +25,10 @@ mod tls;
 #[path = "rig/wire.rs"]
 mod wire;
 
+/// A strict receiver of what the webhook sink sends.
+#[path = "rig/collector.rs"]
+mod collector;
+
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
@@ -36,6 +40,9 @@ mod courier;
 
 /// The file sink, whatever happens to its file.
 mod file_sink;
+
+/// The webhook sink: what it sends, and what it makes of each answer.
+mod webhook;
 
 /// A full disk stops the polling and nothing else, and all of it goes on when there is room.
 mod full_disk;

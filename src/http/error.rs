@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::AlertDescription;
+
 /// Why there is no answer, or no client.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -139,21 +141,39 @@ pub fn classify(err: &reqwest::Error, host: &str, waited: Duration) -> Error {
         return Error::Dns { host, reason };
     }
     let tls = tls_error(err);
-    // A server that wants another certificate of ours may say so after the handshake; it has read
-    // nothing of the request then.
-    let alert = matches!(tls, Some(rustls::Error::AlertReceived(_)));
-    if err.is_connect() || alert {
+    if err.is_connect() || tls.is_some_and(refuses_certificate) {
         return Error::Connect { host, reason, tls: tls.is_some() };
     }
     Error::Interrupted { host, reason }
 }
 
+/// Whether the server wants another certificate of ours. It may say so when the handshake is over for
+/// us, and has read nothing of the request then.
+fn refuses_certificate(err: &rustls::Error) -> bool {
+    let rustls::Error::AlertReceived(alert) = err else { return false };
+    matches!(
+        alert,
+        AlertDescription::AccessDenied
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate
+    )
+}
+
 /// What TLS itself found wrong; not that a connection broke in the middle of a handshake.
 pub fn tls_error(err: &reqwest::Error) -> Option<&rustls::Error> {
-    causes(err).find_map(|cause| {
-        let within = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        cause.downcast_ref().or_else(|| within?.downcast_ref())
-    })
+    causes(err).find_map(within)
+}
+
+/// An I/O error does not name what it wraps as its cause, and may wrap another one.
+fn within<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    cause.downcast_ref().or_else(|| within(wrapped?))
 }
 
 fn causes<'a>(

@@ -284,7 +284,8 @@ pub fn secret(config: &secret::Config) -> Result<secret::Secret, DeliveryError> 
     })
 }
 
-fn no_answer(err: http::Error) -> DeliveryError {
+/// What the courier is to do when there is no answer, or no client.
+pub fn no_answer(err: http::Error) -> DeliveryError {
     let text = secret::redact(&err.to_string());
     if err.is_lasting() {
         return DeliveryError::blocked(text, err.hint().map(str::to_owned));

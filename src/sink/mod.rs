@@ -16,11 +16,13 @@ use crate::encode::Format;
 use crate::event::{Event, Seq, Uid};
 use crate::position::Bookmark;
 use crate::problem::Problem;
+use crate::secret;
 use crate::units::{Bytes, Span};
 
 pub mod file;
 pub mod http;
 mod route;
+pub mod webhook;
 
 pub use route::Route;
 
@@ -33,6 +35,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub enum Config {
     /// Lines appended to a file.
     File(file::Config),
+    /// Requests to a URL.
+    Webhook(Box<webhook::Config>),
 }
 
 impl Config {
@@ -40,6 +44,7 @@ impl Config {
     pub fn build(&self) -> Box<dyn Sink> {
         match self {
             Self::File(config) => Box::new(file::FileSink::new(config.clone())),
+            Self::Webhook(config) => Box::new(webhook::WebhookSink::new((**config).clone())),
         }
     }
 
@@ -52,6 +57,7 @@ impl Config {
                 route: config.route.clone(),
                 is_exact: true,
             },
+            Self::Webhook(config) => config.delivery(),
         }
     }
 
@@ -59,6 +65,7 @@ impl Config {
     pub fn from(&self) -> From {
         match self {
             Self::File(config) => config.from,
+            Self::Webhook(config) => config.from,
         }
     }
 
@@ -66,6 +73,7 @@ impl Config {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
+            Self::Webhook(_) => "webhook",
         }
     }
 
@@ -73,6 +81,23 @@ impl Config {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(config) => Some(&config.path),
+            Self::Webhook(_) => None,
+        }
+    }
+
+    /// Which events are for it.
+    pub fn route(&self) -> &Route {
+        match self {
+            Self::File(config) => &config.route,
+            Self::Webhook(config) => &config.route,
+        }
+    }
+
+    /// The secrets it names, with their keys below the kind.
+    pub fn secrets(&self) -> Vec<(String, &secret::Config)> {
+        match self {
+            Self::File(_) => Vec::new(),
+            Self::Webhook(config) => config.secrets(),
         }
     }
 
@@ -80,6 +105,7 @@ impl Config {
     pub fn check(&self) -> Vec<Problem> {
         match self {
             Self::File(config) => config.check(),
+            Self::Webhook(config) => config.check(),
         }
     }
 
@@ -91,6 +117,7 @@ impl Config {
     pub fn examine(&self) -> Result<String, DeliveryError> {
         match self {
             Self::File(config) => config.examine(),
+            Self::Webhook(config) => config.examine(),
         }
     }
 }

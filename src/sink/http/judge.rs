@@ -59,7 +59,7 @@ pub fn judge(asked: &Asked<'_>, answer: &Answer) -> Result<(), DeliveryError> {
 
 impl Asked<'_> {
     /// One line: what was asked where, the status, and what the answer says for itself.
-    fn text(&self, answer: &Answer) -> String {
+    pub fn text(&self, answer: &Answer) -> String {
         let place = self.url.origin().ascii_serialization();
         let status = status_text(answer.status);
         let said = said(&answer.body).map(|said| format!(": {said}")).unwrap_or_default();
