@@ -21,6 +21,9 @@ use crate::inside::block_on;
 use crate::tls::Authority;
 use crate::wire::{Wire, answer};
 
+mod alive;
+mod strict;
+
 /// A sink of these keys, as its section of the configuration has them.
 fn config(keys: &str) -> sink::Config {
     let config: sink::Config = toml::from_str(&format!("[webhook]\n{keys}")).unwrap();

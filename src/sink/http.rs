@@ -3,6 +3,7 @@
 //! Promises that a secret is read at its first use and again after a block, so that a missing one
 //! blocks its own sink alone; that no redirect is followed; and that no text holds a secret.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,20 +24,20 @@ pub use compress::{Compress, offload};
 pub use judge::{Asked, judge};
 
 /// What `in_flight` is unless set.
-pub const IN_FLIGHT: usize = 4;
+pub const IN_FLIGHT: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
 
 /// What `timeout` is unless set.
 pub const TIMEOUT: Span = Span::seconds(30);
 
 /// More requests at once than this would be for a receiver to ask for.
-const MOST_IN_FLIGHT: usize = 64;
+const MOST_IN_FLIGHT: u32 = 64;
 
 /// `batch = { events, bytes, wait }`, with the defaults of a sink over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Batch {
     /// At most this many events.
-    pub events: std::num::NonZeroU32,
+    pub events: NonZeroU32,
     /// At most this many encoded bytes; a single longer event goes alone.
     pub bytes: Bytes,
     /// How long a batch that is not full waits for more.
@@ -46,7 +47,7 @@ pub struct Batch {
 impl Default for Batch {
     fn default() -> Self {
         Self {
-            events: std::num::NonZeroU32::new(500).expect("500 is not zero"),
+            events: NonZeroU32::new(500).expect("500 is not zero"),
             bytes: Bytes::new(900 << 10),
             wait: Span::seconds(1),
         }
@@ -67,7 +68,7 @@ pub struct Keys<'a> {
     /// When a batch is full.
     pub batch: Batch,
     /// How many batches may be on their way at once.
-    pub in_flight: usize,
+    pub in_flight: NonZeroU32,
     /// PEM certificates trusted besides the operating system's.
     pub ca_file: Option<&'a PathBuf>,
     /// PEM: the certificate that we show, its chain and its key.
@@ -83,12 +84,9 @@ pub struct Keys<'a> {
 impl Keys<'_> {
     /// What is wrong beyond the form of single values.
     pub fn check(&self) -> Vec<Problem> {
-        let in_flight = (!(1..=MOST_IN_FLIGHT).contains(&self.in_flight)).then(|| {
-            Problem::at(
-                "in_flight",
-                format!("`{}` is not from 1 to {MOST_IN_FLIGHT}", self.in_flight),
-            )
-            .hint("how many batches may be on their way at once")
+        let in_flight = (self.in_flight.get() > MOST_IN_FLIGHT).then(|| {
+            Problem::at("in_flight", format!("`{}` is more than {MOST_IN_FLIGHT}", self.in_flight))
+                .hint("it is how many batches may be on their way at once")
         });
         let timeout = self.timeout.is_zero();
         let timeout = timeout.then(|| Problem::at("timeout", "must be more than `0s`"));
@@ -111,7 +109,7 @@ impl Keys<'_> {
     pub fn delivery(&self, is_exact: bool) -> Delivery {
         Delivery {
             batch: self.batch.into(),
-            in_flight: self.in_flight,
+            in_flight: self.in_flight.get() as usize,
             route: self.route.clone(),
             is_exact,
         }
@@ -227,7 +225,7 @@ impl<S: Send + Sync + 'static> Connection<S> {
         let (settings, read) = (self.settings.clone(), Arc::clone(&self.read));
         let open = move || {
             let secrets = read()?;
-            let client = http::client(&settings).map_err(no_answer)?;
+            let client = http::client(&settings).map_err(|err| no_answer(&err))?;
             Ok(Opened { client, secrets })
         };
         let opened = tokio::task::spawn_blocking(open).await.map_err(DeliveryError::passing)?;
@@ -270,7 +268,7 @@ pub async fn send(
     request: Request,
     wanted: Wanted,
 ) -> Result<Answer, DeliveryError> {
-    http::send(client, request, wanted).await.map_err(no_answer)
+    http::send(client, request, wanted).await.map_err(|err| no_answer(&err))
 }
 
 /// The secret, for a header or a signature.
@@ -285,7 +283,7 @@ pub fn secret(config: &secret::Config) -> Result<secret::Secret, DeliveryError> 
 }
 
 /// What the courier is to do when there is no answer, or no client.
-pub fn no_answer(err: http::Error) -> DeliveryError {
+pub fn no_answer(err: &http::Error) -> DeliveryError {
     let text = secret::redact(&err.to_string());
     if err.is_lasting() {
         return DeliveryError::blocked(text, err.hint().map(str::to_owned));

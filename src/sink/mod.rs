@@ -36,7 +36,7 @@ pub enum Config {
     /// Lines appended to a file.
     File(file::Config),
     /// Requests to a URL.
-    Webhook(Box<webhook::Config>),
+    Webhook(webhook::Config),
 }
 
 impl Config {
@@ -44,7 +44,7 @@ impl Config {
     pub fn build(&self) -> Box<dyn Sink> {
         match self {
             Self::File(config) => Box::new(file::FileSink::new(config.clone())),
-            Self::Webhook(config) => Box::new(webhook::WebhookSink::new((**config).clone())),
+            Self::Webhook(config) => Box::new(webhook::WebhookSink::new(config.clone())),
         }
     }
 

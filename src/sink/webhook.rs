@@ -4,6 +4,7 @@
 //! receiver can know it: only the time and the signature, which tell of the attempt, are new.
 //! Follows no redirect, and shows of the URL no more than scheme, host and port.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -56,7 +57,7 @@ pub struct Config {
     /// When a batch is full.
     pub batch: http::Batch,
     /// How many batches may be on their way at once.
-    pub in_flight: usize,
+    pub in_flight: NonZeroU32,
     /// How the body is sent.
     #[serde(deserialize_with = "word")]
     pub compress: Compress,
@@ -149,7 +150,7 @@ impl Config {
             Body::Array => {
                 delivery.batch.bytes = Bytes::new(delivery.batch.bytes.get().saturating_sub(1));
             }
-            Body::Single => delivery.batch.events = std::num::NonZeroU32::MIN,
+            Body::Single => delivery.batch.events = NonZeroU32::MIN,
         }
         delivery
     }
@@ -166,7 +167,7 @@ impl Config {
             }
         }
         reach.ready()?;
-        client(&self.settings()).map_err(http::no_answer)?;
+        client(&self.settings()).map_err(|err| http::no_answer(&err))?;
         let place = self.url.place();
         Ok(match unseen.as_slice() {
             [] => format!("posts to {place}"),

@@ -140,6 +140,7 @@ struct State {
     /// What each batch that was accepted holds, by its id.
     known: HashMap<String, [u8; 32]>,
     held: usize,
+    releases: usize,
 }
 
 struct Shared {
@@ -211,7 +212,10 @@ impl Collector {
 
     /// Lets go what is held by now.
     pub fn release(&self) {
-        self.shared.lock().held = 0;
+        let mut state = self.shared.lock();
+        state.held = 0;
+        state.releases += 1;
+        drop(state);
         self.shared.changed.notify_all();
     }
 
@@ -375,8 +379,9 @@ impl Shared {
     fn hold(&self) {
         let mut state = self.lock();
         state.held += 1;
+        let releases = state.releases;
         self.changed.notify_all();
-        while state.held > 0 && !self.is_closed.load(Ordering::SeqCst) {
+        while state.releases == releases && !self.is_closed.load(Ordering::SeqCst) {
             state = self.wait(state, PATIENCE);
         }
     }

@@ -37,7 +37,7 @@ pub fn judge(asked: &Asked<'_>, answer: &Answer) -> Result<(), DeliveryError> {
         })
     };
     let blocked = |may_be_content| {
-        let hint = asked.hint(answer);
+        let hint = Some(asked.hint(answer));
         Err(DeliveryError::Blocked { source: text.clone().into(), hint, may_be_content })
     };
     match answer.status {
@@ -67,12 +67,12 @@ impl Asked<'_> {
         escape(&text).chars().take(MOST_CHARS).collect()
     }
 
-    fn hint(&self, answer: &Answer) -> Option<String> {
+    fn hint(&self, answer: &Answer) -> String {
         if let Some(hint) = (self.hint)(answer.status) {
-            return Some(hint.to_owned());
+            return hint.to_owned();
         }
         let hint = match answer.status {
-            300..=399 => return Some(self.moved(answer)),
+            300..=399 => return self.moved(answer),
             401 => "the receiver does not take the credential: renew it where it is read from",
             403 => "the receiver knows the credential and does not let it in: ask its operator",
             404 => "the receiver knows no such path: check `url`",
@@ -86,7 +86,7 @@ impl Asked<'_> {
             400..=499 => "the receiver does not take such requests: check `url`",
             _ => "this is not an answer to events: check `url` and `proxy`",
         };
-        Some(hint.to_owned())
+        hint.to_owned()
     }
 
     fn moved(&self, answer: &Answer) -> String {

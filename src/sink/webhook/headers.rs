@@ -140,7 +140,7 @@ fn check(name: &str, value: &Header) -> Option<Problem> {
         return Some(Problem::at(key, format!("cannot be set: {why}")).hint("leave it out"));
     }
     match value {
-        Header::Text(text) if HeaderValue::from_str(text).is_err() || text.is_empty() => {
+        Header::Text(text) if !is_line(text) => {
             let hint = "a value is one line of ASCII";
             Some(Problem::at(key, "cannot be sent as a header").hint(hint))
         }
@@ -149,6 +149,10 @@ fn check(name: &str, value: &Header) -> Option<Problem> {
         }
         _ => None,
     }
+}
+
+fn is_line(text: &str) -> bool {
+    !text.is_empty() && text.is_ascii() && !text.contains(|c: char| c.is_control())
 }
 
 impl<'de> Deserialize<'de> for Headers {
