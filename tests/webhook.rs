@@ -365,7 +365,7 @@ fn only_what_may_have_been_received_is_unknown() {
     assert!(unknown(Fault::LoseAnswer, ""));
     assert!(unknown(Fault::ResetBefore, ""));
     assert!(unknown(Fault::ResetWithin, ""));
-    assert!(unknown(Fault::Stall, "timeout = '300ms'"));
+    assert!(unknown(Fault::Stall, "timeout = '2s'"));
     assert!(unknown(Fault::status(500), ""));
     assert!(!unknown(Fault::status(503), ""));
 

@@ -194,7 +194,7 @@ fn no_secret_that_a_receiver_writes_back_is_shown() {
 
     for status in [200, 302, 400, 401, 403, 404, 409, 410, 413, 415, 429, 500, 503] {
         collector.fault_when(move |arrival| Some(echo(arrival, status)));
-        let told = run(&["run", "--once", "--patience", "400ms"]);
+        let told = run(&["run", "--once", "--patience", "2s"]);
         assert_eq!(told.code, Some(i32::from(status != 200)), "{status}: {}", told.log);
         assert!(status == 200 || told.log.contains("***"), "{status}: {}", told.log);
         run(&["status", "--json"]);
