@@ -29,6 +29,10 @@ mod wire;
 #[path = "rig/collector.rs"]
 mod collector;
 
+/// A simulated Elasticsearch.
+#[path = "rig/bulk/mod.rs"]
+mod bulk;
+
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
@@ -43,6 +47,9 @@ mod file_sink;
 
 /// The webhook sink: what it sends, and what it makes of each answer.
 mod webhook;
+
+/// The Elasticsearch and OpenSearch sink.
+mod elastic;
 
 /// A full disk stops the polling and nothing else, and all of it goes on when there is room.
 mod full_disk;

@@ -89,9 +89,8 @@ struct Taken {
 impl Taken {
     fn by(raw: &[u8]) -> Self {
         // Any letter of a key may be written as such an escape.
-        static SIGNS: LazyLock<[Finder<'static>; 3]> = LazyLock::new(|| {
-            [&b"\"@timestamp\""[..], b"\"siemferry\"", b"\\u"].map(|sign| Finder::new(sign))
-        });
+        static SIGNS: LazyLock<[Finder<'static>; 3]> =
+            LazyLock::new(|| [&b"\"@timestamp\""[..], b"\"siemferry\"", b"\\u"].map(Finder::new));
         let may_be = SIGNS.iter().any(|sign| sign.find(raw).is_some());
         if may_be { Self::by_all_keys(raw) } else { Self::default() }
     }
