@@ -169,6 +169,13 @@ mod keys {
             ("[sinks.x.file.rotate]", "size`, `every`, `keep`, `compress"),
             ("[sinks.x.file.route]", "sources`, `include`, `exclude"),
             (
+                "[sinks.x.elastic]",
+                "url`, `index`, `data_stream`, `auth`, `pipeline`, `format`, `batch`, `in_flight`, \
+                 `compress`, `ca_file`, `client_certificate`, `proxy`, `timeout`, `route`, `from",
+            ),
+            ("[sinks.x.elastic.batch]", "events`, `bytes`, `wait"),
+            ("[sinks.x.elastic.auth.basic]", "user`, `password"),
+            (
                 "[sinks.x.webhook]",
                 "url`, `body`, `format`, `headers`, `signature`, `accept`, `batch`, `in_flight`, \
                  `compress`, `ca_file`, `client_certificate`, `proxy`, `timeout`, `route`, `from",
@@ -221,7 +228,7 @@ mod keys {
         );
         given(format!("{SOURCE}[sinks.a.pigeon]")).is_refused(
             "`c.toml`: `sinks.a.pigeon`: unknown kind `pigeon`",
-            "known here: `file`, `webhook`",
+            "known here: `file`, `elastic`, `webhook`",
         );
     }
 
@@ -600,6 +607,8 @@ mod values {
         assert!(error.hint().unwrap().starts_with("name where the API token"));
     }
 }
+
+mod elastic;
 
 mod webhook {
     use super::*;
@@ -1045,6 +1054,11 @@ mod shipped {
             path: "/var/log/siemferry/events.ndjson".into(),
             ..sink::file::Config::default()
         };
+        let search = sink::elastic::Config {
+            url: sink::http::Address::from("https://es.example.com:9200".to_owned()),
+            index: Some("keeper-audit".into()),
+            ..sink::elastic::Config::default()
+        };
         let webhook = sink::webhook::Config {
             url: sink::http::Address::from("https://hook.example.com/in".to_owned()),
             ..sink::webhook::Config::default()
@@ -1054,6 +1068,7 @@ mod shipped {
             sinks: BTreeMap::from([
                 ("archive".into(), sink::Config::File(file)),
                 ("hook".into(), sink::Config::Webhook(webhook)),
+                ("search".into(), sink::Config::Elastic(search)),
             ]),
             ..Config::default()
         };
@@ -1072,6 +1087,7 @@ mod shipped {
             "own_events",
             "sources.acme.keeper",
             "sinks.archive.file",
+            "sinks.search.elastic",
             "sinks.hook.webhook",
         ];
         for table in tables {

@@ -19,6 +19,7 @@ use crate::problem::Problem;
 use crate::secret;
 use crate::units::{Bytes, Span};
 
+pub mod elastic;
 pub mod file;
 pub mod http;
 mod route;
@@ -35,6 +36,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub enum Config {
     /// Lines appended to a file.
     File(file::Config),
+    /// Documents of Elasticsearch or OpenSearch.
+    Elastic(elastic::Config),
     /// Requests to a URL.
     Webhook(webhook::Config),
 }
@@ -44,6 +47,7 @@ impl Config {
     pub fn build(&self) -> Box<dyn Sink> {
         match self {
             Self::File(config) => Box::new(file::FileSink::new(config.clone())),
+            Self::Elastic(config) => Box::new(elastic::ElasticSink::new(config.clone())),
             Self::Webhook(config) => Box::new(webhook::WebhookSink::new(config.clone())),
         }
     }
@@ -57,6 +61,7 @@ impl Config {
                 route: config.route.clone(),
                 is_exact: true,
             },
+            Self::Elastic(config) => config.delivery(),
             Self::Webhook(config) => config.delivery(),
         }
     }
@@ -65,6 +70,7 @@ impl Config {
     pub fn from(&self) -> From {
         match self {
             Self::File(config) => config.from,
+            Self::Elastic(config) => config.from,
             Self::Webhook(config) => config.from,
         }
     }
@@ -73,6 +79,7 @@ impl Config {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
+            Self::Elastic(_) => "elastic",
             Self::Webhook(_) => "webhook",
         }
     }
@@ -81,7 +88,7 @@ impl Config {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(config) => Some(&config.path),
-            Self::Webhook(_) => None,
+            Self::Elastic(_) | Self::Webhook(_) => None,
         }
     }
 
@@ -89,6 +96,7 @@ impl Config {
     pub fn route(&self) -> &Route {
         match self {
             Self::File(config) => &config.route,
+            Self::Elastic(config) => &config.route,
             Self::Webhook(config) => &config.route,
         }
     }
@@ -97,6 +105,7 @@ impl Config {
     pub fn secrets(&self) -> Vec<(String, &secret::Config)> {
         match self {
             Self::File(_) => Vec::new(),
+            Self::Elastic(config) => config.secrets(),
             Self::Webhook(config) => config.secrets(),
         }
     }
@@ -105,6 +114,7 @@ impl Config {
     pub fn check(&self) -> Vec<Problem> {
         match self {
             Self::File(config) => config.check(),
+            Self::Elastic(config) => config.check(),
             Self::Webhook(config) => config.check(),
         }
     }
@@ -117,6 +127,7 @@ impl Config {
     pub fn examine(&self) -> Result<String, DeliveryError> {
         match self {
             Self::File(config) => config.examine(),
+            Self::Elastic(config) => config.examine(),
             Self::Webhook(config) => config.examine(),
         }
     }
