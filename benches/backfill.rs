@@ -88,6 +88,7 @@ fn compare(events: u64) {
 async fn bare_read(url: &str) -> (usize, Duration) {
     let client = siemferry::http::client(&siemferry::http::Settings {
         ca_file: None,
+        client_certificate: None,
         proxy: None,
         timeout: Duration::from_secs(60),
     })

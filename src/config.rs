@@ -98,7 +98,9 @@ impl Config {
         }
         for (name, sink) in &self.sinks {
             let key = sink_key(name, sink);
-            problems.extend(sink.check().into_iter().map(|problem| problem.under(&key)));
+            let unknown = self.unknown_sources(sink.route());
+            let sink = sink.check().into_iter().chain(unknown);
+            problems.extend(sink.map(|problem| problem.under(&key)));
         }
         problems.extend(self.shared_secrets());
         problems.extend(self.shared_paths());
@@ -119,6 +121,16 @@ impl Config {
             Problem::at("sinks", "there is no sink").hint("add one, such as `[sinks.archive.file]`")
         });
         [dir, spool, sources, sinks].into_iter().flatten().collect()
+    }
+
+    /// A sink that waits for the events of a misspelt source would wait in silence.
+    fn unknown_sources(&self, route: &sink::Route) -> Option<Problem> {
+        let is_known = |name: &str| name == event::OWN_API || self.sources.contains_key(name);
+        let unknown = route.sources.iter().flatten().find(|name| !is_known(name))?;
+        let known: Vec<_> = self.sources.keys().map(String::as_str).collect();
+        let text = format!("names `{}`, which is no source", log::escape(unknown));
+        let hint = format!("the sources are `{}`", known.join("`, `"));
+        Some(Problem::at("route.sources", text).hint(hint))
     }
 
     fn shared_secrets(&self) -> Vec<Problem> {
@@ -161,13 +173,17 @@ impl Config {
 
     /// Secrets that stand in a file that others can open.
     fn exposed_secrets(&self, layers: &Layers) -> Vec<Problem> {
-        let plain = |source: &source::Config| source.secret().is_some_and(secret::Config::is_plain);
-        let sources = self.sources.iter().filter(|(_, source)| plain(source));
-        sources
-            .filter_map(|(name, source)| {
-                layers.refuse_exposed(&format!("{}.token", source_key(name, source)))
-            })
-            .collect()
+        let plain = |secret: Option<&secret::Config>| secret.is_some_and(secret::Config::is_plain);
+        let sources = self.sources.iter().filter(|(_, source)| plain(source.secret()));
+        let sources = sources.map(|(name, source)| format!("{}.token", source_key(name, source)));
+        let sinks = self.sinks.iter().flat_map(|(name, sink)| {
+            let secrets = sink.secrets().into_iter().filter(|(_, secret)| plain(Some(secret)));
+            secrets.map(|(key, _)| format!("{}.{key}", sink_key(name, sink))).collect::<Vec<_>>()
+        });
+        let mut keys: Vec<_> = sources.chain(sinks).collect();
+        // One key may name several secrets.
+        keys.dedup();
+        keys.iter().filter_map(|key| layers.refuse_exposed(key)).collect()
     }
 }
 

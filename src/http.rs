@@ -4,22 +4,36 @@
 //! proxy is used unless it is configured, and that a body is capped after decompression.
 //! Decides nothing about what an answer means.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Proxy, Response, Url, tls};
+use reqwest::{Client, Method, Proxy, Response, Url, tls};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::event::Millis;
+
+mod certificates;
+mod error;
+mod said;
+pub mod url;
+
+pub use error::Error;
+pub use said::{said, status_text};
+
+use error::{classify, innermost, tls_error};
 
 /// What a connection needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// PEM certificates trusted besides the operating system's.
     pub ca_file: Option<PathBuf>,
+    /// PEM: the certificate that we show, its chain and its key.
+    pub client_certificate: Option<PathBuf>,
     /// The only proxy used.
     pub proxy: Option<String>,
     /// How long one request may take in all.
@@ -41,6 +55,28 @@ static LARGE_BODIES: Semaphore = Semaphore::const_new(2);
 /// The right to hold a large body, for as long as it is held.
 pub type Memory = Option<SemaphorePermit<'static>>;
 
+/// What is asked.
+#[derive(Debug)]
+pub struct Request {
+    /// `GET`, `HEAD` or `POST`.
+    pub method: Method,
+    /// Where.
+    pub url: Url,
+    /// Secret values are marked as such.
+    pub headers: HeaderMap<HeaderValue>,
+    /// As it is sent; none at all when it is empty.
+    pub body: Vec<u8>,
+}
+
+/// How much of an answer's body is wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    /// All of it: an answer whose body is longer, or does not come whole, is none.
+    Whole(usize),
+    /// So much of it as comes, at most this: the status alone is an answer.
+    Beginning(usize),
+}
+
 /// An answer, whatever its status.
 #[derive(Debug)]
 pub struct Answer {
@@ -56,90 +92,10 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// `Content-Type`, as sent.
     pub content_type: Option<String>,
+    /// `Location`, as sent.
+    pub location: Option<String>,
     /// From the sending of the request to the end of the body.
     pub elapsed: Duration,
-}
-
-/// Why there is no answer, or no client.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The certificates could not be read.
-    #[error("read certificates from `{}`: {reason}", path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The TLS or proxy settings make no client.
-    #[error("set up the HTTP client: {0}")]
-    Setup(String),
-    /// The host's name has no address.
-    #[error("look up `{host}`: {reason}")]
-    Dns {
-        /// The host.
-        host: String,
-        /// What the resolver said.
-        reason: String,
-    },
-    /// No connection, or no trust in the one that was made.
-    #[error("connect to `{host}`: {reason}")]
-    Connect {
-        /// The host.
-        host: String,
-        /// The innermost cause.
-        reason: String,
-        /// True when the certificate or the handshake is at fault.
-        tls: bool,
-    },
-    /// The answer did not come, or not whole, in time.
-    #[error("wait for `{host}`: no whole answer within {} s", after.as_secs())]
-    Timeout {
-        /// The host.
-        host: String,
-        /// How long we waited.
-        after: Duration,
-    },
-    /// The connection ended before the answer did.
-    #[error("read the answer of `{host}`: {reason}")]
-    Interrupted {
-        /// The host.
-        host: String,
-        /// The innermost cause.
-        reason: String,
-    },
-    /// The body is larger than allowed, after decompression.
-    #[error("read the answer of `{host}`: it is larger than {cap} bytes")]
-    TooLarge {
-        /// The host.
-        host: String,
-        /// The limit.
-        cap: usize,
-    },
-    /// The body is compressed in a way we did not offer.
-    #[error("read the answer of `{host}`: content encoding {encoding} was not asked for")]
-    Encoding {
-        /// The host.
-        host: String,
-        /// What the header said.
-        encoding: String,
-    },
-}
-
-impl Error {
-    /// What the operator can do.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Certificates { .. } => Some("`ca_file` must hold PEM certificates"),
-            Self::Setup(_) => Some("install the `ca-certificates` package, or name a `ca_file`"),
-            Self::Dns { .. } => Some("check the host name, and this machine's name servers"),
-            Self::Connect { tls: true, .. } => {
-                Some("check this machine's clock; name a private CA in `ca_file`")
-            }
-            Self::Connect { .. } => Some("check the firewall, or name a `proxy`"),
-            _ => None,
-        }
-    }
 }
 
 /// Builds a client. The TLS provider is installed once, by the first.
@@ -156,27 +112,25 @@ pub fn client(settings: &Settings) -> Result<Client, Error> {
         .read_timeout(READ_TIMEOUT.min(settings.timeout))
         .timeout(settings.timeout);
     if let Some(path) = &settings.ca_file {
-        builder = builder.tls_certs_merge(certificates(path)?);
+        builder = builder.tls_certs_merge(certificates::trusted(path)?);
+    }
+    if let Some(path) = &settings.client_certificate {
+        builder = builder.identity(certificates::identity(path)?);
     }
     if let Some(proxy) = &settings.proxy {
         builder = builder.proxy(Proxy::all(proxy).map_err(|err| Error::Setup(innermost(&err)))?);
     }
-    builder.build().map_err(|err| Error::Setup(innermost(&err)))
+    builder.build().map_err(|err| match (&settings.client_certificate, tls_error(&err)) {
+        (Some(path), Some(cause)) if certificates::is_of_identity(cause) => {
+            certificates::refuse_identity(path, cause.to_string())
+        }
+        _ => Error::Setup(innermost(&err)),
+    })
 }
 
 /// Less than the whole time, so that what was waited for is known when it is over.
 fn connect_timeout(whole: Duration) -> Duration {
     CONNECT_TIMEOUT.min(whole / 2)
-}
-
-fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {
-    let refuse = |reason| Error::Certificates { path: path.to_owned(), reason };
-    let pem = std::fs::read(path).map_err(|err| refuse(err.to_string()))?;
-    let found = Certificate::from_pem_bundle(&pem).map_err(|err| refuse(innermost(&err)))?;
-    if found.is_empty() {
-        return Err(refuse("it holds no certificate".into()));
-    }
-    Ok(found)
 }
 
 /// Asks for `url` and reads the whole answer, at most `cap` bytes of it after decompression.
@@ -186,21 +140,48 @@ pub async fn get(
     headers: HeaderMap<HeaderValue>,
     cap: usize,
 ) -> Result<Answer, Error> {
+    let request = Request { method: Method::GET, url, headers, body: Vec::new() };
+    send(client, request, Wanted::Whole(cap)).await
+}
+
+/// Sends the request and reads the answer, so much of it as is wanted, after decompression.
+pub async fn send(client: &Client, request: Request, wanted: Wanted) -> Result<Answer, Error> {
+    let Request { method, url, headers, body: sends } = request;
     let host = url.host_str().unwrap_or_default().to_owned();
     let sent = Instant::now();
     let classify = |err: &reqwest::Error| classify(err, &host, sent.elapsed());
-    let response = client.get(url).headers(headers).send().await.map_err(|err| classify(&err))?;
+    let mut request = client.request(method, url).headers(headers);
+    if !sends.is_empty() {
+        request = request.body(sends);
+    }
+    let response = request.send().await.map_err(|err| classify(&err))?;
     let head = response.headers();
     let date = text(head, &DATE).and_then(|value| http_date(&value));
     let retry_after = text(head, &RETRY_AFTER).and_then(|value| retry_after(&value, date));
-    let content_type = text(head, &CONTENT_TYPE);
-    if let Some(encoding) = text(head, &CONTENT_ENCODING).filter(|value| value != "identity") {
-        return Err(Error::Encoding { host, encoding });
-    }
+    let (content_type, location) = (text(head, &CONTENT_TYPE), text(head, &LOCATION));
+    let encoding = text(head, &CONTENT_ENCODING).filter(|value| value != "identity");
     let status = response.status().as_u16();
-    let (body, memory) = body(response, cap, &host, classify).await?;
+    let (body, memory) = match (wanted, encoding) {
+        (Wanted::Whole(_), Some(encoding)) => return Err(Error::Encoding { host, encoding }),
+        (Wanted::Whole(cap), None) => body(response, cap, &host, classify).await?,
+        (Wanted::Beginning(_), Some(_)) => (Vec::new(), None),
+        (Wanted::Beginning(cap), None) => (beginning(response, cap).await, None),
+    };
     let elapsed = sent.elapsed();
-    Ok(Answer { status, body, memory, date, retry_after, content_type, elapsed })
+    Ok(Answer { status, body, memory, date, retry_after, content_type, location, elapsed })
+}
+
+/// What comes of a body, if anything does.
+async fn beginning(mut response: Response, cap: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        let room = cap - body.len();
+        body.extend_from_slice(&chunk[..room.min(chunk.len())]);
+        if chunk.len() > room {
+            break;
+        }
+    }
+    body
 }
 
 async fn body(
@@ -244,7 +225,7 @@ async fn large() -> SemaphorePermit<'static> {
     LARGE_BODIES.acquire().await.expect("it is never closed")
 }
 
-fn text(headers: &HeaderMap, name: &reqwest::header::HeaderName) -> Option<String> {
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
@@ -262,38 +243,6 @@ fn retry_after(value: &str, date: Option<Millis>) -> Option<Duration> {
     let until = http_date(value)?;
     let from = date.unwrap_or_else(|| chrono::Utc::now().timestamp_millis());
     Some(Duration::from_millis(u64::try_from(until - from).unwrap_or(0)))
-}
-
-fn classify(err: &reqwest::Error, host: &str, waited: Duration) -> Error {
-    let (host, reason) = (host.to_owned(), innermost(err));
-    // No connection says nothing about what was asked for on it.
-    if err.is_timeout() && err.is_connect() {
-        let reason = format!("no connection within {} s", waited.as_secs());
-        return Error::Connect { host, reason, tls: false };
-    }
-    if err.is_timeout() {
-        return Error::Timeout { host, after: waited };
-    }
-    if causes(err).any(|cause| cause.to_string().contains("dns error")) {
-        return Error::Dns { host, reason };
-    }
-    if err.is_connect() {
-        let tls = causes(err).any(<dyn std::error::Error>::is::<rustls::Error>)
-            || ["certificate", "TLS", "tls", "handshake"].iter().any(|word| reason.contains(word));
-        return Error::Connect { host, reason, tls };
-    }
-    Error::Interrupted { host, reason }
-}
-
-fn causes<'a>(
-    err: &'a reqwest::Error,
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(err as &(dyn std::error::Error + 'static)), |err| err.source())
-}
-
-/// The outer texts only repeat the URL, whose query is nobody's business.
-fn innermost(err: &reqwest::Error) -> String {
-    causes(err).last().map_or_else(String::new, ToString::to_string)
 }
 
 #[cfg(test)]
@@ -328,19 +277,5 @@ mod tests {
         drop(first);
 
         drop(third.await);
-    }
-
-    #[test]
-    fn a_file_without_certificates_is_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ca.pem");
-        std::fs::write(&path, "no certificate here").unwrap();
-        let settings =
-            Settings { ca_file: Some(path.clone()), proxy: None, timeout: CONNECT_TIMEOUT };
-
-        let err = client(&settings).unwrap_err();
-
-        assert!(matches!(&err, Error::Certificates { path: named, .. } if *named == path));
-        assert_eq!(err.hint(), Some("`ca_file` must hold PEM certificates"));
     }
 }

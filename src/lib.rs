@@ -27,7 +27,8 @@
 //! - [`store`]: one SQLite file; the only SQL. [`store::seen`] knows which records are new;
 //!   [`store::dead_letters`] are those that could not be forwarded, for the command line as well.
 //! - [`deliver`] serves one sink, in the order of the events.
-//! - [`encode`] makes an event's bytes. [`sink`], a plug point, takes them: [`sink::file`].
+//! - [`encode`] makes an event's bytes. [`sink`], a plug point, takes them: [`sink::file`],
+//!   [`sink::webhook`]; those over HTTP share [`sink::http`].
 //! - [`event`] is what flows, [`position`] how far it has flowed. [`own`]: what we tell of ourselves.
 //! - [`http`], [`backoff`], [`health`], [`secret`], [`units`], [`log`], [`problem`], [`sys`]: leaves.
 //! - [`sim`]: the simulated API behind `siemferry demo` and the tests.

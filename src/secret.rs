@@ -227,6 +227,14 @@ impl Error {
     }
 }
 
+/// All of a file that holds more than a secret alone, such as a key beside its certificate.
+///
+/// # Errors
+/// It cannot be read, or others can read it.
+pub fn private_file(path: &Path) -> Result<String, Error> {
+    file::read(path)
+}
+
 /// What keeps a value from being a secret, if anything.
 fn unfit(value: &str) -> Option<&'static str> {
     if value.is_empty() {

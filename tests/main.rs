@@ -25,6 +25,14 @@ mod tls;
 #[path = "rig/wire.rs"]
 mod wire;
 
+/// A strict receiver of what the webhook sink sends.
+#[path = "rig/collector.rs"]
+mod collector;
+
+/// A simulated Elasticsearch.
+#[path = "rig/bulk/mod.rs"]
+mod bulk;
+
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
@@ -39,6 +47,12 @@ mod fates;
 
 /// The file sink, whatever happens to its file.
 mod file_sink;
+
+/// The webhook sink: what it sends, and what it makes of each answer.
+mod webhook;
+
+/// The Elasticsearch and OpenSearch sink.
+mod elastic;
 
 /// A full disk stops the polling and nothing else, and all of it goes on when there is room.
 mod full_disk;

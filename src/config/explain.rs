@@ -79,6 +79,7 @@ fn unit(expected: &str) -> Option<&'static str> {
 fn form(expected: &str) -> &str {
     match expected {
         "a nonzero u32" | "u32" => "a whole number from 1 to 4294967295",
+        "u16" => "a whole number from 0 to 65535",
         "path string" => "a path",
         "a sequence" => "an array",
         "a map" => "a table",

@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::{Config, Error, explain, read};
 use crate::log::escape;
 use crate::problem::Problem;
-use crate::secret;
+use crate::{secret, sink};
 
 /// What all files and the environment say together.
 pub struct Layers {
@@ -69,6 +69,16 @@ impl Layers {
             if let Some(token) = kind.find_ref("token").and_then(Value::as_str) {
                 secret::register(token);
             }
+        }
+        for kind in self.value("sinks").into_iter().flat_map(tables).flat_map(tables) {
+            let keys = kind.find_ref("signature.keys").and_then(Value::as_array);
+            let keys = keys.into_iter().flatten();
+            let headers = kind.find_ref("headers").and_then(Value::as_dict).into_iter().flatten();
+            let headers = headers.filter(|(name, _)| sink::webhook::names_a_secret(name));
+            let auth = ["auth.api_key", "auth.basic.password", "auth.bearer"];
+            let auth = auth.iter().filter_map(|key| kind.find_ref(key));
+            let values = keys.chain(headers.map(|(_, value)| value)).chain(auth);
+            values.filter_map(Value::as_str).for_each(secret::register);
         }
     }
 

@@ -1,13 +1,15 @@
 //! The courier's commits: what has become of events, and what is about to be sent.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use tracing::warn;
 
 use super::piece::Piece;
 use super::{Courier, End};
 use crate::sink::DeliveryError;
-use crate::store;
+use crate::store::{self, wall_clock};
 use crate::store::sinks::Settlement;
 
 impl Courier {
@@ -24,8 +26,10 @@ impl Courier {
                         self.works_again().await?;
                     }
                     if settlement.from < settlement.to || settlement.bookmark.is_some() {
-                        self.sink.settled().await;
+                        let sink = Arc::clone(&self.sink);
+                        self.beside(async move { sink.settled().await }).await;
                     }
+                    self.end_agreement().await?;
                     return Ok(None);
                 }
                 Err(err) if err.is_full() => {
@@ -51,13 +55,23 @@ impl Courier {
         self.ledger.settlement(on_their_way)
     }
 
-    /// What is on its way goes on meanwhile.
     async fn settle(&mut self, settlement: Settlement) -> Result<(), store::Error> {
         let store = self.store.clone();
-        let mut write = pin!(store.settle(settlement));
+        self.beside(async move { store.settle(settlement).await.map(drop) }).await
+    }
+
+    /// Has the sink open its destination again.
+    pub(super) async fn reopen(&mut self) {
+        let sink = Arc::clone(&self.sink);
+        self.beside(async move { sink.reopen().await }).await;
+    }
+
+    /// Does something while what is on its way goes on: a delivery may hold what this waits for.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
         loop {
             tokio::select! {
-                done = &mut write => return done.map(drop),
+                done = &mut work => return done,
                 Some(landed) = self.flights.next() => self.landed.push(landed),
             }
         }
@@ -68,6 +82,29 @@ impl Courier {
         self.ready.clear();
         if let Some(settlement) = self.settlement() {
             let _ = self.settle(settlement).await;
+        }
+    }
+
+    /// Lets refused events become dead letters if somebody has agreed to that.
+    pub(super) async fn look_for_agreement(&mut self) -> Result<(), store::Error> {
+        let Some(until) = self.store.accepted_until(&self.name).await? else { return Ok(()) };
+        if self.agreed_until.replace(until) == Some(until) {
+            return Ok(());
+        }
+        warn!(until, "Events that are refused become dead letters, as agreed.");
+        let rulings = self.fate.accept_until(until);
+        self.obey(rulings).await
+    }
+
+    async fn end_agreement(&mut self) -> Result<(), store::Error> {
+        let settled = self.ledger.settled();
+        if self.agreed_until.take_if(|until| *until <= settled).is_none() {
+            return Ok(());
+        }
+        match self.store.end_accept(&self.name, settled, wall_clock()).await {
+            // It is looked for again at the next start, and means nothing any more.
+            Err(err) if !err.is_full() => Err(err),
+            _ => Ok(()),
         }
     }
 }

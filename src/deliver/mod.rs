@@ -96,6 +96,10 @@ pub struct Courier {
     begun: Instant,
     /// What may have been on its way when the last run ended.
     left: Vec<Sent>,
+    /// Rings when another process has committed something.
+    requests: watch::Receiver<u64>,
+    /// Up to this number somebody has agreed to dead letters.
+    agreed_until: Option<Seq>,
 }
 
 type Landed = (Formed, Result<Receipt, DeliveryError>);
@@ -126,6 +130,8 @@ impl Courier {
             ledger: Ledger::new(id, settled, sending),
             sink: Arc::from(sink),
             delivery,
+            requests: store.requests(),
+            agreed_until: None,
             store,
             orders,
             ready: Vec::new(),
@@ -160,6 +166,7 @@ impl Courier {
         }
         let left = std::mem::take(&mut self.left);
         self.take_up(left).await?;
+        self.look_for_agreement().await?;
         loop {
             if self.fate.is_troubled() && self.flights.is_empty() {
                 if let Some(end) = self.weather().await? {
@@ -291,6 +298,7 @@ impl Courier {
                 return Ok(Some(End::Done));
             }
             let due = self.due.filter(|_| self.has_room());
+            let mut asks = false;
             let reopen = tokio::select! {
                 Some(landed) = self.flights.next() => {
                     self.landed.push(landed);
@@ -300,10 +308,16 @@ impl Courier {
                 _ = self.orders.stop.wait_for(|stop| *stop) => false,
                 _ = self.orders.finish.wait_for(|finish| *finish), if !finish => false,
                 Ok(()) = self.orders.reopen.changed() => true,
+                Ok(()) = self.requests.changed() => {
+                    asks = true;
+                    false
+                }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => false,
             };
             if reopen {
-                self.sink.reopen().await;
+                self.reopen().await;
+            } else if asks {
+                self.look_for_agreement().await?;
             }
         }
         Ok(None)
@@ -373,9 +387,10 @@ impl Courier {
             _ = self.orders.stop.wait_for(|stop| *stop) => false,
             // Whoever asks for that may have mended what is wrong.
             Ok(()) = self.orders.reopen.changed() => true,
+            Ok(()) = self.requests.changed() => false,
         };
         if reopen {
-            self.sink.reopen().await;
+            self.reopen().await;
         }
     }
 }

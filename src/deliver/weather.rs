@@ -132,6 +132,7 @@ impl Courier {
         if let Some(end) = self.blocked(block.error, block.hint).await? {
             return Ok(Some(end));
         }
+        self.look_for_agreement().await?;
         if self.fate.block().is_none() {
             return Ok(None);
         }

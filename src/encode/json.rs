@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use chrono::{DateTime, Datelike, Timelike};
+use chrono::{DateTime, Datelike, Timelike, Utc};
 
 use crate::event::{Event, Millis, Uid};
 
@@ -16,6 +16,12 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
     if body != b"{" {
         out.push(b',');
     }
+    put_member(event, out);
+    out.push(b'}');
+}
+
+/// Appends the member that is ours.
+pub(super) fn put_member(event: &Event<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(br#""siemferry":{"uid":""#);
     put_uid(event.uid, out);
     out.extend_from_slice(br#"","source":""#);
@@ -33,11 +39,11 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
     put_time(event.time, out);
     out.extend_from_slice(br#","received":"#);
     put_time(Some(event.received), out);
-    write!(out, r#","seq":{}}}}}"#, event.seq).expect("a vector takes all");
+    write!(out, r#","seq":{}}}"#, event.seq).expect("a vector takes all");
 }
 
 /// Formatting by the standard library costs more than all the rest of a line.
-fn put_uid(uid: Uid, out: &mut Vec<u8>) {
+pub(super) fn put_uid(uid: Uid, out: &mut Vec<u8>) {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
     for byte in uid.0 {
         out.push(DIGITS[usize::from(byte >> 4)]);
@@ -46,9 +52,8 @@ fn put_uid(uid: Uid, out: &mut Vec<u8>) {
 }
 
 /// RFC 3339 in UTC with milliseconds; null for none, and beyond the years of four digits.
-fn put_time(time: Option<Millis>, out: &mut Vec<u8>) {
-    let time = time.and_then(DateTime::from_timestamp_millis);
-    let Some(time) = time.filter(|time| (1..=9999).contains(&time.year())) else {
+pub(super) fn put_time(time: Option<Millis>, out: &mut Vec<u8>) {
+    let Some(time) = time.and_then(civil) else {
         out.extend_from_slice(b"null");
         return;
     };
@@ -68,7 +73,12 @@ fn put_time(time: Option<Millis>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Z\"");
 }
 
-fn put_number(number: u32, width: u32, out: &mut Vec<u8>) {
+/// The time of the calendar; none beyond the years of four digits.
+pub(super) fn civil(time: Millis) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(time).filter(|time| (1..=9999).contains(&time.year()))
+}
+
+pub(super) fn put_number(number: u32, width: u32, out: &mut Vec<u8>) {
     for place in (0..width).rev() {
         let digit = u8::try_from(number / 10_u32.pow(place) % 10).expect("it is one digit");
         out.push(b'0' + digit);

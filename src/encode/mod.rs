@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 
+pub mod elastic;
 pub mod json;
 
 /// `format = …`: what a delivered event looks like.

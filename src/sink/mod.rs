@@ -16,10 +16,14 @@ use crate::encode::Format;
 use crate::event::{Event, Seq, Uid};
 use crate::position::Bookmark;
 use crate::problem::Problem;
+use crate::secret;
 use crate::units::{Bytes, Span};
 
+pub mod elastic;
 pub mod file;
+pub mod http;
 mod route;
+pub mod webhook;
 
 pub use route::Route;
 
@@ -32,6 +36,10 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub enum Config {
     /// Lines appended to a file.
     File(file::Config),
+    /// Documents of Elasticsearch or OpenSearch.
+    Elastic(elastic::Config),
+    /// Requests to a URL.
+    Webhook(webhook::Config),
 }
 
 impl Config {
@@ -39,6 +47,8 @@ impl Config {
     pub fn build(&self) -> Box<dyn Sink> {
         match self {
             Self::File(config) => Box::new(file::FileSink::new(config.clone())),
+            Self::Elastic(config) => Box::new(elastic::ElasticSink::new(config.clone())),
+            Self::Webhook(config) => Box::new(webhook::WebhookSink::new(config.clone())),
         }
     }
 
@@ -51,6 +61,8 @@ impl Config {
                 route: config.route.clone(),
                 is_exact: true,
             },
+            Self::Elastic(config) => config.delivery(),
+            Self::Webhook(config) => config.delivery(),
         }
     }
 
@@ -58,6 +70,8 @@ impl Config {
     pub fn from(&self) -> From {
         match self {
             Self::File(config) => config.from,
+            Self::Elastic(config) => config.from,
+            Self::Webhook(config) => config.from,
         }
     }
 
@@ -65,6 +79,8 @@ impl Config {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
+            Self::Elastic(_) => "elastic",
+            Self::Webhook(_) => "webhook",
         }
     }
 
@@ -72,6 +88,25 @@ impl Config {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(config) => Some(&config.path),
+            Self::Elastic(_) | Self::Webhook(_) => None,
+        }
+    }
+
+    /// Which events are for it.
+    pub fn route(&self) -> &Route {
+        match self {
+            Self::File(config) => &config.route,
+            Self::Elastic(config) => &config.route,
+            Self::Webhook(config) => &config.route,
+        }
+    }
+
+    /// The secrets it names, with their keys below the kind.
+    pub fn secrets(&self) -> Vec<(String, &secret::Config)> {
+        match self {
+            Self::File(_) => Vec::new(),
+            Self::Elastic(config) => config.secrets(),
+            Self::Webhook(config) => config.secrets(),
         }
     }
 
@@ -79,6 +114,8 @@ impl Config {
     pub fn check(&self) -> Vec<Problem> {
         match self {
             Self::File(config) => config.check(),
+            Self::Elastic(config) => config.check(),
+            Self::Webhook(config) => config.check(),
         }
     }
 
@@ -90,6 +127,8 @@ impl Config {
     pub fn examine(&self) -> Result<String, DeliveryError> {
         match self {
             Self::File(config) => config.examine(),
+            Self::Elastic(config) => config.examine(),
+            Self::Webhook(config) => config.examine(),
         }
     }
 }

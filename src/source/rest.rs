@@ -83,6 +83,7 @@ impl RestSource {
         let base = Url::parse(base).map_err(|_| setting("`base_url` is not a URL"))?;
         let client = http::client(&http::Settings {
             ca_file: config.ca_file.clone(),
+            client_certificate: None,
             proxy: config.proxy.clone(),
             timeout: config.timeout.duration(),
         })?;

@@ -1,11 +1,15 @@
 //! A certificate authority of the test's own, and servers that it vouches for.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::{ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
 use tempfile::TempDir;
 
 /// Signs certificates, and has its own in a file.
@@ -35,21 +39,52 @@ impl Authority {
         self.dir.path().join("ca.pem")
     }
 
+    /// A certificate that it vouches for and its key, in a file that nobody else can read.
+    pub fn client(&self, name: &str) -> PathBuf {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let path = self.dir.path().join(format!("{name}.pem"));
+        std::fs::write(&path, certificate.pem() + &key.serialize_pem()).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    /// A server of this name that serves only clients that it vouches for.
+    pub fn server_for_clients(&self, name: &str) -> Server {
+        let mut roots = RootCertStore::empty();
+        let pem = CertificateDer::from_pem_file(self.file()).unwrap();
+        roots.add(pem).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        self.server_that(name, 2100, |builder| {
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        })
+    }
+
     /// A server of this name, whose certificate is good until that year.
     pub fn server(&self, name: &str, until: i32) -> Server {
+        self.server_that(name, until, ConfigBuilder::<ServerConfig, _>::with_no_client_auth)
+    }
+
+    fn server_that(
+        &self,
+        name: &str,
+        until: i32,
+        asks: impl FnOnce(
+            ConfigBuilder<ServerConfig, WantsVerifier>,
+        ) -> ConfigBuilder<ServerConfig, WantsServerCert>,
+    ) -> Server {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            );
+        let builder = ServerConfig::builder_with_provider(provider);
+        let config = asks(builder.with_safe_default_protocol_versions().unwrap()).with_single_cert(
+            vec![certificate.der().clone()],
+            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        );
         Server { config: config.unwrap() }
     }
 }

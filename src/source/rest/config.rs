@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use reqwest::Url;
 use serde::Deserialize;
 
+use crate::http::url;
 use crate::problem::Problem;
 use crate::secret;
 use crate::units::{Span, Start};
@@ -87,7 +88,12 @@ impl Config {
             (None, Some(url)) => check_base_url(url),
             (None, None) => None,
         };
-        let problems = [host, self.check_token(), self.check_proxy(), self.check_start(now)];
+        let problems = [
+            host,
+            self.check_token(),
+            url::check_proxy(self.proxy.as_deref()),
+            self.check_start(now),
+        ];
         problems.into_iter().flatten().chain(self.check_spans()).collect()
     }
 
@@ -103,16 +109,6 @@ impl Config {
                 token.read().err().map(|e| Problem::at("token", e.to_string()).hint(e.hint()))
             }
             Some(_) => None,
-        }
-    }
-
-    fn check_proxy(&self) -> Option<Problem> {
-        let wrong = |text| Some(Problem::at("proxy", text).hint(r#"such as "http://proxy:3128""#));
-        // Neither value is shown: a URL may hold a password.
-        match Url::parse(self.proxy.as_deref()?) {
-            Ok(url) if has_user(&url) => wrong("holds a user name or a password"),
-            Ok(url) if is_web(&url) && url.has_host() => None,
-            _ => wrong("is not the URL of an HTTP proxy"),
         }
     }
 
@@ -173,27 +169,13 @@ fn check_base_url(text: &str) -> Option<Problem> {
     };
     let Ok(url) = Url::parse(text) else { return wrong("is not a URL") };
     match () {
-        () if !is_web(&url) || !url.has_host() => wrong("is not a URL of the web"),
-        () if has_user(&url) => wrong("holds a user name or a password"),
+        () if !url::is_web(&url) => wrong("is not a URL of the web"),
+        () if url::has_user(&url) => wrong("holds a user name or a password"),
         () if url.path() != "/" => wrong("holds a path"),
         () if url.query().is_some() || url.fragment().is_some() => wrong("holds a query"),
-        () if url.scheme() == "http" && !is_loopback(&url) => {
+        () if url.scheme() == "http" && !url::is_loopback(&url) => {
             wrong("would send the token unencrypted: plain `http://` is for loopback")
         }
         () => None,
     }
-}
-
-fn is_web(url: &Url) -> bool {
-    matches!(url.scheme(), "https" | "http")
-}
-
-fn has_user(url: &Url) -> bool {
-    !url.username().is_empty() || url.password().is_some()
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
