@@ -9,8 +9,8 @@ use tracing::warn;
 use super::piece::Piece;
 use super::{Courier, End};
 use crate::sink::DeliveryError;
-use crate::store::{self, wall_clock};
 use crate::store::sinks::Settlement;
+use crate::store::{self, wall_clock};
 
 impl Courier {
     /// Commits what is known, and what is about to be sent. A full disk delays that, and with it the
