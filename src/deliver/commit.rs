@@ -20,7 +20,7 @@ impl Courier {
         let mut has_failed = false;
         loop {
             match self.settle(settlement.clone()).await {
-                Ok(_) => {
+                Ok(()) => {
                     self.ledger.committed(&settlement);
                     if has_failed {
                         self.works_again().await?;

@@ -24,6 +24,17 @@ enum Next {
     Nothing(Seq),
 }
 
+/// A batch that is being formed.
+#[derive(Default)]
+struct Draft {
+    first: Seq,
+    last: Seq,
+    events: Vec<Seq>,
+    batch: Batch,
+    /// What makes no message, and comes next.
+    bad: Option<(Seq, Unencodable)>,
+}
+
 impl Courier {
     /// The next events that nobody has asked about yet, as a batch; none when there are none.
     pub(super) async fn form(
@@ -32,64 +43,61 @@ impl Courier {
     ) -> Result<Option<Formed>, store::Error> {
         // Asked before the spool is read: what is committed later than this is not passed over.
         let committed = *self.store.committed().borrow();
-        let most_bytes = self.most_bytes;
-        let (mut first, mut last) = (self.next, self.next - 1);
-        let (mut batch, mut events) = (Batch::default(), Vec::new());
-        let mut bad = None;
-        while events.len() < most_events {
-            let seq = match self.next_event(last).await? {
-                Some(Next::Event(seq)) => seq,
-                Some(Next::Nothing(to)) => {
-                    last = last.max(to);
-                    continue;
-                }
-                None => {
-                    // What was pruned while the sink was out of the configuration is not waited for.
-                    last = last.max(committed);
-                    break;
-                }
-            };
-            if let Some((begins, ends)) = self.fate.holds(seq) {
-                if !events.is_empty() {
-                    last = begins - 1;
-                    break;
-                }
-                self.ledger.pass(first, begins - 1);
-                (first, last) = (ends + 1, ends);
-                continue;
-            }
-            let before = batch.bytes.len();
-            match self.encode_event(seq, &mut batch.bytes).await? {
-                Ok(()) if batch.bytes.len() > most_bytes && before > 0 => {
-                    batch.bytes.truncate(before);
-                    break;
-                }
-                Ok(()) => {}
-                Err(Unencodable { reason }) => {
-                    batch.bytes.truncate(before);
-                    bad = Some((seq, reason));
-                    break;
-                }
-            }
-            last = seq;
-            events.push(seq);
-            batch.ends.push(batch.bytes.len());
-        }
+        let mut draft = Draft { first: self.next, last: self.next - 1, ..Draft::default() };
+        while draft.events.len() < most_events && self.add_to(&mut draft, committed).await? {}
+        let Draft { first, last, events, mut batch, bad } = draft;
         self.next = last + 1;
-        if let (Some((seq, reason)), true) = (bad, events.is_empty()) {
+        if !events.is_empty() {
+            let piece = Piece::new(first, last, events);
+            batch.id = piece.id;
+            return Ok(Some((piece, Arc::new(batch))));
+        }
+        if let Some((seq, Unencodable { reason })) = bad {
             self.next = seq + 1;
             let alone = Piece::new(first, seq, vec![seq]);
             let rulings = self.fate.heard(alone, Heard::Unencodable { reason }, self.now());
             self.obey(rulings).await?;
-        } else if events.is_empty() {
+        } else {
             self.ledger.pass(first, last);
         }
-        if events.is_empty() {
-            return Ok(None);
+        Ok(None)
+    }
+
+    /// Adds what comes next; false when the draft ends here.
+    async fn add_to(&mut self, draft: &mut Draft, committed: Seq) -> Result<bool, store::Error> {
+        let seq = match self.next_event(draft.last).await? {
+            Some(Next::Event(seq)) => seq,
+            Some(Next::Nothing(to)) => {
+                draft.last = draft.last.max(to);
+                return Ok(true);
+            }
+            None => {
+                // What was pruned while the sink was out of the configuration is not waited for.
+                draft.last = draft.last.max(committed);
+                return Ok(false);
+            }
+        };
+        if let Some((begins, ends)) = self.fate.holds(seq) {
+            if !draft.events.is_empty() {
+                draft.last = begins - 1;
+                return Ok(false);
+            }
+            self.ledger.pass(draft.first, begins - 1);
+            (draft.first, draft.last) = (ends + 1, ends);
+            return Ok(true);
         }
-        let piece = Piece::new(first, last, events);
-        batch.id = piece.id;
-        Ok(Some((piece, Arc::new(batch))))
+        let before = draft.batch.bytes.len();
+        let encoded = self.encode_event(seq, &mut draft.batch.bytes).await?;
+        let is_too_much = before > 0 && draft.batch.bytes.len() > self.most_bytes;
+        if encoded.is_err() || is_too_much {
+            draft.batch.bytes.truncate(before);
+            draft.bad = encoded.err().map(|unencodable| (seq, unencodable));
+            return Ok(false);
+        }
+        draft.last = seq;
+        draft.events.push(seq);
+        draft.batch.ends.push(draft.batch.bytes.len());
+        Ok(true)
     }
 
     /// What comes behind `last`; none when that was the end of the spool.

@@ -104,7 +104,7 @@ impl Ledger {
             || !buried.is_empty()
             || suspects.0 != suspects.1;
         let sending = Sending { batches, done: done.to_vec() };
-        is_news.then(|| Settlement {
+        is_news.then_some(Settlement {
             sink: self.sink,
             from: self.settled,
             to,

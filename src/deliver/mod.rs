@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::event::Seq;
 use crate::health::Health;
-use crate::position::{Bookmark, Sent};
+use crate::position::{Bookmark, Sending, Sent};
 use crate::sink::{Delivery, DeliveryError, Receipt, Sink};
 use crate::store::sinks::Registered;
 use crate::store::{self, SinkId, Store, wall_clock};
@@ -117,7 +117,7 @@ impl Courier {
     ) -> Self {
         let seed = u64::from(std::process::id()) ^ wall_clock().cast_unsigned();
         let Registered { id, settled, ref sending, .. } = *registered;
-        let sending = if delivery.is_exact { Default::default() } else { sending.clone() };
+        let sending = if delivery.is_exact { Sending::default() } else { sending.clone() };
         Self {
             id,
             name: name.to_owned(),
@@ -161,17 +161,19 @@ impl Courier {
     async fn serve(&mut self, bookmark: Option<Bookmark>) -> Result<End, store::Error> {
         // What the last run left in the store says nothing about this one.
         self.remember().await?;
+        // Before the first commit, which would make the store forget what was on its way.
+        let left = std::mem::take(&mut self.left);
+        self.take_up(left).await?;
         if let Some(end) = self.resume(bookmark).await? {
             return Ok(end);
         }
-        let left = std::mem::take(&mut self.left);
-        self.take_up(left).await?;
         self.look_for_agreement().await?;
         loop {
-            if self.fate.is_troubled() && self.flights.is_empty() {
-                if let Some(end) = self.weather().await? {
-                    return Ok(end);
-                }
+            if self.fate.is_troubled()
+                && self.flights.is_empty()
+                && let Some(end) = self.weather().await?
+            {
+                return Ok(end);
             }
             self.load().await?;
             if let Some(end) = self.commit().await? {

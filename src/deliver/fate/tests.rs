@@ -99,8 +99,10 @@ impl<'a> Model<'a> {
         let is_free =
             |seq: &Seq| self.done.end_of(*seq).is_none() && self.fate.holds(*seq).is_none();
         let first = (self.settled + 1..=self.events).find(is_free)?;
-        let events: Vec<Seq> =
-            (first..=self.events).take_while(is_free).take(most as usize).collect();
+        let events: Vec<Seq> = (first..=self.events)
+            .take_while(is_free)
+            .take(usize::try_from(most).unwrap())
+            .collect();
         Some(Piece::new(first, events[events.len() - 1], events))
     }
 
@@ -154,6 +156,10 @@ impl<'a> Model<'a> {
 
 fn refusal() -> Heard {
     Heard::Refused { reason: "malformed".into() }
+}
+
+fn verdict(is_bad: bool) -> Verdict {
+    if is_bad { Verdict::Refused { reason: "mapping".into() } } else { Verdict::Accepted }
 }
 
 fn forbidden() -> Heard {
@@ -359,18 +365,12 @@ fn a_mapping_that_broke_for_one_type_blocks_before_it_makes_dead_letters() {
     for by_item in [false, true] {
         let broken = move |events: &[Seq], now: Duration| {
             let is_bad = |seq: &Seq| of_broken_type(*seq) && now.as_secs() < 50_000;
-            match by_item {
-                false if events.iter().any(is_bad) => refusal(),
-                false => Heard::Accepted,
-                true => Heard::Each(
-                    events
-                        .iter()
-                        .map(|seq| match is_bad(seq) {
-                            true => Verdict::Refused { reason: "mapping".into() },
-                            false => Verdict::Accepted,
-                        })
-                        .collect(),
-                ),
+            if by_item {
+                Heard::Each(events.iter().map(|seq| verdict(is_bad(seq))).collect())
+            } else if events.iter().any(is_bad) {
+                refusal()
+            } else {
+                Heard::Accepted
             }
         };
 
@@ -445,11 +445,8 @@ proptest! {
                 return refusal();
             }
             if by_item {
-                let verdict = |seq: &Seq| match is_bad.contains(seq) {
-                    true => Verdict::Refused { reason: "mapping".into() },
-                    false => Verdict::Accepted,
-                };
-                return Heard::Each(events.iter().map(verdict).collect());
+                let verdicts = events.iter().map(|seq| verdict(is_bad.contains(seq)));
+                return Heard::Each(verdicts.collect());
             }
             if events.iter().any(|seq| is_bad.contains(seq)) { refusal() } else { Heard::Accepted }
         };

@@ -81,7 +81,7 @@ pub enum Step {
     /// Send one event that comes behind all others, as a proof that the destination works; if there
     /// is none, send this, or else wait for one.
     Prove(Option<Piece>),
-    /// Wait, and then [probe](Fate::probe).
+    /// Wait, and then [probe](super::Fate::probe).
     Blocked,
     /// Nothing: no trouble is left.
     Clear,
