@@ -26,7 +26,8 @@
 //!   says, [`source::records`] splits bodies, [`source::identity`] tells copies from other records.
 //! - [`store`]: one SQLite file; the only SQL. [`store::seen`] knows which records are new;
 //!   [`store::dead_letters`] are those that could not be forwarded, for the command line as well.
-//! - [`deliver`] serves one sink, in the order of the events.
+//! - [`deliver`] serves one sink: several batches on their way, settled in the order of the events. What
+//!   is not simply accepted meets its fate in `deliver/fate.rs`, which is pure.
 //! - [`encode`] makes an event's bytes. [`sink`], a plug point, takes them: [`sink::file`],
 //!   [`sink::webhook`]; those over HTTP share [`sink::http`].
 //! - [`event`] is what flows, [`position`] how far it has flowed. [`own`]: what we tell of ourselves.

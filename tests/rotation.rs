@@ -133,7 +133,7 @@ impl Flow {
 #[test]
 fn whenever_the_daemon_is_killed_the_files_that_it_rotates_hold_every_event_once() {
     let mut flow = Flow::new(
-        "batch = { events = 100 }\nrotate = { size = \"64KiB\", every = \"1d\", compress = \"zstd\" }",
+        "batch = { events = 50 }\nrotate = { size = \"64KiB\", every = \"1d\", compress = \"zstd\" }",
     );
     let mut random = Rng::new(7);
 
