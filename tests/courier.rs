@@ -53,6 +53,8 @@ struct Inner {
     told: Vec<&'static str>,
     /// Deliveries wait until this becomes true.
     gate: Option<watch::Receiver<bool>>,
+    /// Held by whoever writes, or opens.
+    hand: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Destination {
@@ -132,6 +134,8 @@ impl Sink for Destination {
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Result<Receipt, DeliveryError> {
+        let hand = Arc::clone(&self.0.lock().unwrap().hand);
+        let _held = hand.lock().await;
         let (answer, gate) = {
             let mut inner = self.0.lock().unwrap();
             inner.attempts.push((Instant::now(), batch.bytes.clone()));
@@ -159,6 +163,8 @@ impl Sink for Destination {
     }
 
     async fn reopen(&self) {
+        let hand = Arc::clone(&self.0.lock().unwrap().hand);
+        let _held = hand.lock().await;
         self.0.lock().unwrap().told.push("reopened");
     }
 
@@ -446,6 +452,25 @@ async fn a_sink_that_comes_back_after_its_events_were_pruned_goes_on_with_those_
     start(shelf.store(), "s", &sink, limits(9, 1 << 20, 0)).await.finish().await;
 
     assert_eq!((sink.accepted(), settled(&shelf)), (vec![6, 7], 7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_to_be_opened_again_in_the_middle_of_a_delivery_goes_on() {
+    let shelf = Shelf::new(STABLE).await;
+    shelf.fill(0, 5, 10).await;
+    let (sink, gate) = Destination::behind_a_gate();
+    let run = start(shelf.store(), "s", &sink, limits(3, 1 << 20, 0)).await;
+    until(|| sink.attempts().len() == 1).await;
+
+    run.reopen.send_replace(());
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    gate.send_replace(true);
+
+    assert_eq!(run.finish().await, End::Done);
+    assert_eq!(sink.accepted(), [1, 2, 3, 4, 5]);
+    assert!(sink.told().contains(&"reopened"));
 }
 
 #[tokio::test(start_paused = true)]

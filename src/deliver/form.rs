@@ -13,6 +13,10 @@ use crate::sink::{Batch, Unencodable};
 use crate::store;
 use crate::store::dead_letters::Refused;
 
+/// A batch covers no more numbers than this, however many of them are for other sinks: in between
+/// somebody may want the courier to stop.
+const MOST_NUMBERS: Seq = 100_000;
+
 /// A batch that is ready to be sent.
 pub(super) type Formed = (Piece, Arc<Batch>);
 
@@ -44,7 +48,10 @@ impl Courier {
         // Asked before the spool is read: what is committed later than this is not passed over.
         let committed = *self.store.committed().borrow();
         let mut draft = Draft { first: self.next, last: self.next - 1, ..Draft::default() };
-        while draft.events.len() < most_events && self.add_to(&mut draft, committed).await? {}
+        let enough = |draft: &Draft| {
+            draft.events.len() >= most_events || draft.last >= draft.first + MOST_NUMBERS
+        };
+        while !enough(&draft) && self.add_to(&mut draft, committed).await? {}
         let Draft { first, last, events, mut batch, bad } = draft;
         self.next = last + 1;
         if !events.is_empty() {

@@ -81,13 +81,19 @@ impl Courier {
         batch: &Arc<Batch>,
         answer: Result<Receipt, DeliveryError>,
     ) -> Result<(), store::Error> {
+        let answer = match answer {
+            Ok(Receipt { verdicts: Some(verdicts), .. })
+                if verdicts.len() != piece.events.len() =>
+            {
+                let source = "the destination has not judged each event".into();
+                Err(DeliveryError::Retry { after: None, source, is_ambiguous: true })
+            }
+            answer => answer,
+        };
         let heard = match answer {
-            Ok(receipt) => {
-                self.ledger.stand(receipt.bookmark);
-                match receipt.verdicts {
-                    Some(verdicts) if verdicts.len() == piece.events.len() => Heard::Each(verdicts),
-                    _ => Heard::Accepted,
-                }
+            Ok(Receipt { verdicts, bookmark }) => {
+                self.ledger.stand(bookmark);
+                verdicts.map_or(Heard::Accepted, Heard::Each)
             }
             Err(DeliveryError::Retry { after, source, is_ambiguous }) => {
                 self.ledger.doubt(u64::from(is_ambiguous));
@@ -112,13 +118,17 @@ impl Courier {
         let suspects = self.fate.suspects();
         let rulings = self.fate.heard(piece, heard, self.now());
         let works = !rulings.accepted.is_empty() && self.fate.block().is_none();
+        let is_whole = rulings.again.is_none();
         self.obey(rulings).await?;
         if self.fate.suspects() > suspects {
             let reason = self.fate.suspicion();
             warn!(reason, "An event is refused; it is asked about again when others are accepted.");
         }
-        if works {
+        if works && is_whole {
             self.works_again().await?;
+        } else if works {
+            // A part at a time is no news each time, and no reason to wait longer.
+            self.health.retries.reset();
         }
         Ok(())
     }
