@@ -28,7 +28,7 @@ impl Cursor {
 
     /// The page that holds the first event after `seq`, be it for the sink or not.
     pub async fn page(&mut self, seq: Seq) -> Result<Option<&SpooledPage>, store::Error> {
-        if self.page.as_ref().is_none_or(|page| page.event(seq + 1).is_none()) {
+        if self.page.as_ref().is_none_or(|page| !page.holds(seq + 1)) {
             self.page = self.store.page_after(seq).await?;
         }
         Ok(self.page.as_ref())

@@ -191,6 +191,11 @@ impl SpooledPage {
         self.first_seq + Seq::from(self.count) - 1
     }
 
+    /// True when it holds the event with this number.
+    pub fn holds(&self, seq: Seq) -> bool {
+        self.first_seq <= seq && seq <= self.last_seq()
+    }
+
     /// The event with this number, if it is one of the page's.
     pub fn event(&self, seq: Seq) -> Option<Event<'_>> {
         let index = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
