@@ -6,82 +6,40 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use siemferry::sim::{Api, Clock, Options, Order, SimEvent};
+mod rig;
 
-const END: i64 = 1_790_000_000_000;
-const SPAN: i64 = 7 * 86_400_000;
-const PAGE: usize = 1000;
+use rig::{END, Measured, Other, PAGE, SPAN};
 
 fn main() {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["serve", events] => serve(events.parse().expect("a number of events")),
+        ["serve", events] => rig::serve(events.parse().expect("a number of events")),
         [] => compare(1_000_000),
         [events] => compare(events.parse().expect("a number of events")),
         _ => panic!("usage: cargo bench --bench backfill [-- EVENTS]"),
     }
 }
 
-/// One event of about 400 bytes, as Keeper sends them.
-fn event(number: i64, of: i64) -> SimEvent {
-    let time = END - SPAN + SPAN / of * number;
-    let at = chrono::DateTime::from_timestamp_millis(time).expect("a time of ours");
-    let at = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-    let text = format!(
-        r#"{{"audit_event":"open_record","timestamp":"{at}","username":"someone.with.a.name{}@company.example","remote_address":"198.51.100.{}","category":"usage","client_version":"Browser Extensions.17.4.{}","enterprise_id":261822,"record_uid":"Dm_l4bk34Rj62ef-{number:08}","shared_folder_uid":"L2Dbp4JkF8m-qPgwU1yFwQ","folder_uid":"XUPv3gDm_l4bk34Rj62efA","device_name":"notebook of somebody {}","result_code":"success"}}"#,
-        number % 997,
-        number % 250,
-        number % 10,
-        number % 89,
-    );
-    SimEvent::object(time, text)
-}
-
-#[tokio::main]
-async fn serve(events: i64) {
-    let options = Options {
-        clock: Clock::Manual(END + 1000),
-        page_cap: PAGE,
-        shuffle_keys: false,
-        order: Order::Oldest,
-        token_lifetime: None,
-        ..Options::default()
-    };
-    let (api, serve) = Api::bind(options).await.expect("a free port");
-    api.add_all((0..events).map(|number| event(number, events)));
-    println!("{}", api.url());
-    serve.await.expect("it serves until it is killed");
-}
-
 fn compare(events: u64) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let program = std::env::current_exe().expect("this program has a path");
-    let mut server = Command::new(program)
-        .args(["serve", &events.to_string()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the simulated API starts");
-    let mut url = String::new();
-    BufReader::new(server.stdout.take().expect("it is piped"))
-        .read_line(&mut url)
-        .expect("it tells its address");
+    let mut server = Other::start(&["serve", &events.to_string()]);
+    let url = server.told.clone();
 
     println!("{:<28}{:>12}{:>10}{:>14}{:>10}", "", "events/s", "s", "CPU s/million", "peak MiB");
-    let (bytes, read) = bare_read(url.trim());
+    let (bytes, read) = bare_read(&url);
     row("bare read over HTTP", events, read, None);
-    let written = siemferry(&dir.path().join("run"), url.trim(), events);
+    let written = siemferry(&dir.path().join("run"), &url, events);
     let size =
         std::fs::metadata(dir.path().join("run/events.ndjson")).expect("it was written").len();
     let write = bare_write(&dir.path().join("bare"), size, events);
     row("bare write and fdatasync", events, write, None);
     row("siemferry run --once", events, written.wall, Some(&written));
     println!("{} MB read, {} MB written", bytes / 1_000_000, size / 1_000_000);
-    server.kill().and_then(|()| server.wait().map(drop)).expect("it was running");
+    server.kill();
 }
 
 #[tokio::main]
@@ -133,54 +91,14 @@ fn bare_write(path: &Path, size: u64, events: u64) -> Duration {
     begun.elapsed()
 }
 
-struct Measured {
-    wall: Duration,
-    cpu: f64,
-    peak_mib: f64,
-}
-
 fn siemferry(home: &Path, url: &str, events: u64) -> Measured {
     std::fs::create_dir(home).expect("a new directory");
-    let start = siemferry::position::rfc3339((END - SPAN) / 1000);
-    let config = format!(
-        "own_events.enabled = false\n[state]\ndir = \"{0}/state\"\n[sources.bench.keeper]\nbase_url = \"{url}\"\n\
-         token = {{ env = \"BENCH_TOKEN\" }}\nstart = \"{start}\"\nmax_window = \"30d\"\n\
-         [sinks.file.file]\npath = \"{0}/events.ndjson\"\n",
-        home.display()
-    );
-    std::fs::write(home.join("c.toml"), config).expect("room on the disk");
-    let begun = Instant::now();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_siemferry"))
-        .args(["run", "--once", "--config"])
-        .arg(home.join("c.toml"))
-        .env("BENCH_TOKEN", "simulated-token")
-        .stderr(File::create(home.join("log")).expect("a new file"))
-        .spawn()
-        .expect("the binary starts");
-    let (mut cpu, mut peak_mib) = (0.0, 0.0);
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("it is our child") {
-            break status;
-        }
-        (cpu, peak_mib) = usage(&child).unwrap_or((cpu, peak_mib));
-        std::thread::park_timeout(Duration::from_millis(5));
-    };
-    let wall = begun.elapsed();
-    assert!(status.success(), "{}", std::fs::read_to_string(home.join("log")).unwrap_or_default());
+    let config = rig::config(home, url, END - SPAN);
+    let sink = format!("[sinks.file.file]\npath = \"{}/events.ndjson\"\n", home.display());
+    let measured = rig::run_once(home, &(config + &sink));
     let lines = BufReader::new(File::open(home.join("events.ndjson")).expect("it was written"));
     assert_eq!(lines.lines().count() as u64, events, "every event is in the file");
-    Measured { wall, cpu, peak_mib }
-}
-
-/// Seconds of both kinds, and the most memory, so far.
-fn usage(child: &Child) -> Option<(f64, f64)> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = peak.trim().trim_end_matches(" kB").parse().ok()?;
-    Some((ticks / 100.0, kib / 1024.0))
+    measured
 }
 
 #[allow(clippy::cast_precision_loss)]

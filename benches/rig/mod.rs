@@ -1,0 +1,124 @@
+//! What the benchmarks of the whole binary share: a simulated API in another process, and the binary
+//! as a child that is measured.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use siemferry::sim::{Api, Clock, Options, Order, SimEvent};
+
+pub const END: i64 = 1_790_000_000_000;
+pub const SPAN: i64 = 7 * 86_400_000;
+pub const PAGE: usize = 1000;
+
+/// This program once more, as another process; it ends when it is told to or is killed.
+pub struct Other {
+    pub child: Child,
+    /// The first line that it has written.
+    pub told: String,
+    pub rest: BufReader<std::process::ChildStdout>,
+}
+
+impl Other {
+    pub fn start(arguments: &[&str]) -> Self {
+        let program = std::env::current_exe().expect("this program has a path");
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program starts again");
+        let mut rest = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut told = String::new();
+        rest.read_line(&mut told).expect("it tells its address");
+        Self { child, told: told.trim().to_owned(), rest }
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().and_then(|()| self.child.wait().map(drop)).expect("it was running");
+    }
+}
+
+/// One event of about 400 bytes, as Keeper sends them.
+fn event(number: i64, of: i64) -> SimEvent {
+    let time = END - SPAN + SPAN / of * number;
+    let at = chrono::DateTime::from_timestamp_millis(time).expect("a time of ours");
+    let at = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    let text = format!(
+        r#"{{"audit_event":"open_record","timestamp":"{at}","username":"someone.with.a.name{}@company.example","remote_address":"198.51.100.{}","category":"usage","client_version":"Browser Extensions.17.4.{}","enterprise_id":261822,"record_uid":"Dm_l4bk34Rj62ef-{number:08}","shared_folder_uid":"L2Dbp4JkF8m-qPgwU1yFwQ","folder_uid":"XUPv3gDm_l4bk34Rj62efA","device_name":"notebook of somebody {}","result_code":"success"}}"#,
+        number % 997,
+        number % 250,
+        number % 10,
+        number % 89,
+    );
+    SimEvent::object(time, text)
+}
+
+#[tokio::main]
+pub async fn serve(events: i64) {
+    let options = Options {
+        clock: Clock::Manual(END + 1000),
+        page_cap: PAGE,
+        shuffle_keys: false,
+        order: Order::Oldest,
+        token_lifetime: None,
+        ..Options::default()
+    };
+    let (api, serve) = Api::bind(options).await.expect("a free port");
+    api.add_all((0..events).map(|number| event(number, events)));
+    println!("{}", api.url());
+    serve.await.expect("it serves until it is killed");
+}
+
+/// `[sources.bench.keeper]`, and what every run has.
+pub fn config(home: &Path, url: &str, start: i64) -> String {
+    let start = siemferry::position::rfc3339(start / 1000);
+    format!(
+        "own_events.enabled = false\n[state]\ndir = \"{}/state\"\n[sources.bench.keeper]\nbase_url = \"{url}\"\n\
+         token = {{ env = \"BENCH_TOKEN\" }}\nstart = \"{start}\"\nmax_window = \"30d\"\n",
+        home.display()
+    )
+}
+
+pub struct Measured {
+    pub wall: Duration,
+    pub cpu: f64,
+    pub peak_mib: f64,
+}
+
+/// Runs the binary once with this configuration.
+pub fn run_once(home: &Path, config: &str) -> Measured {
+    std::fs::write(home.join("c.toml"), config).expect("room on the disk");
+    let begun = Instant::now();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_siemferry"))
+        .args(["run", "--once", "--config"])
+        .arg(home.join("c.toml"))
+        .env("BENCH_TOKEN", "simulated-token")
+        .stderr(File::create(home.join("log")).expect("a new file"))
+        .spawn()
+        .expect("the binary starts");
+    let (mut cpu, mut peak_mib) = (0.0, 0.0);
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            break status;
+        }
+        (cpu, peak_mib) = usage(&child).unwrap_or((cpu, peak_mib));
+        std::thread::park_timeout(Duration::from_millis(5));
+    };
+    let wall = begun.elapsed();
+    assert!(status.success(), "{}", std::fs::read_to_string(home.join("log")).unwrap_or_default());
+    Measured { wall, cpu, peak_mib }
+}
+
+/// Seconds of both kinds, and the most memory, so far.
+fn usage(child: &Child) -> Option<(f64, f64)> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = peak.trim().trim_end_matches(" kB").parse().ok()?;
+    Some((ticks / 100.0, kib / 1024.0))
+}

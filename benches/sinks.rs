@@ -1,0 +1,204 @@
+//! How fast each sink is given what the spool holds, everything settled durably.
+//!
+//! `cargo bench --bench sinks [-- EVENTS [REPEATS]]` fills a spool once, from the simulated API in
+//! another process, and then lets the real binary run once for each row, with one new sink that
+//! begins with the oldest event kept and a source that has nothing new. The receiver, another process
+//! as well, takes each body and does no more with it than to count it: the strict ones of the tests
+//! would be what is measured.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+mod rig;
+
+use rig::{END, Measured, Other, SPAN};
+
+/// What the sinks send at once, unless configured.
+const WEBHOOK: u64 = 500;
+const ELASTIC: u64 = 2000;
+
+fn main() {
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let number = |word: &str| word.parse().expect("a number");
+    match words[..] {
+        ["serve", events] => rig::serve(events.parse().expect("a number of events")),
+        ["receive", items] => receive(number(items)),
+        [] => compare(1_000_000, 3),
+        [events] => compare(number(events), 3),
+        [events, repeats] => compare(number(events), number(repeats)),
+        _ => panic!("usage: cargo bench --bench sinks [-- EVENTS [REPEATS]]"),
+    }
+}
+
+/// Takes requests until its standard input ends, and then tells how many they were and how long.
+fn receive(items: u64) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    println!("http://{}", listener.local_addr().expect("it is bound"));
+    let counts = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+    let counted = Arc::clone(&counts);
+    let answer: Arc<[u8]> = answer(items).into();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let (answer, counts) = (Arc::clone(&answer), Arc::clone(&counts));
+            let connection = connection.expect("a connection");
+            std::thread::spawn(move || answer_all(connection, &answer, &counts));
+        }
+    });
+    std::io::stdin().read_to_end(&mut Vec::new()).expect("a pipe");
+    let (requests, bytes) = &*counted;
+    println!("{} {}", requests.load(Ordering::SeqCst), bytes.load(Ordering::SeqCst));
+}
+
+/// The same for every request; with `items`, that of a bulk request with so many events.
+fn answer(items: u64) -> Vec<u8> {
+    let created = vec![r#"{"create":{"status":201}}"#; usize::try_from(items).expect("it fits")];
+    let body = match items {
+        0 => String::new(),
+        _ => format!(r#"{{"errors":false,"items":[{}]}}"#, created.join(",")),
+    };
+    let length = body.len();
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+fn answer_all(connection: TcpStream, answer: &[u8], (requests, bytes): &(AtomicU64, AtomicU64)) {
+    let mut reader = BufReader::with_capacity(256 << 10, &connection);
+    let mut line = String::new();
+    loop {
+        let mut length = 0;
+        loop {
+            line.clear();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            match line.trim_end().split_once(": ") {
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = value.parse().expect("a number of bytes");
+                }
+                None if line == "\r\n" => break,
+                _ => {}
+            }
+        }
+        let drained = std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink());
+        assert_eq!(drained.expect("a body"), length, "the body is whole");
+        requests.fetch_add(1, Ordering::SeqCst);
+        bytes.fetch_add(length, Ordering::SeqCst);
+        (&connection).write_all(answer).expect("the sink waits for an answer");
+    }
+}
+
+fn compare(events: u64, repeats: u64) {
+    assert!(events.is_multiple_of(ELASTIC), "a multiple of {ELASTIC}: every batch is full");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut api = Other::start(&["serve", &events.to_string()]);
+    fill(dir.path(), &api.told, events);
+    api.kill();
+    let mut api = Other::start(&["serve", "0"]);
+    println!(
+        "{:<26}{:>12}{:>22}{:>14}{:>10}{:>10}",
+        "median of runs", "events/s", "from to", "CPU s/million", "peak MiB", "MB sent"
+    );
+    let mut sinks = 0;
+    for (label, sink, batch) in [
+        ("file", "file]\npath = \"DIR/NAME.ndjson\"", 0),
+        ("webhook, NDJSON", "webhook]\nurl = \"URL/in\"\ncompress = \"none\"", WEBHOOK),
+        ("webhook, NDJSON, gzip", "webhook]\nurl = \"URL/in\"\ncompress = \"gzip\"", WEBHOOK),
+        ("webhook, NDJSON, zstd", "webhook]\nurl = \"URL/in\"\ncompress = \"zstd\"", WEBHOOK),
+        ("elastic", "elastic]\nurl = \"URL\"\nindex = \"bench\"\ncompress = \"none\"", ELASTIC),
+        (
+            "elastic, gzip",
+            "elastic]\nurl = \"URL\"\nindex = \"bench\"\ncompress = \"gzip\"",
+            ELASTIC,
+        ),
+    ] {
+        let mut sent = 0;
+        let runs = (0..repeats).map(|_| {
+            sinks += 1;
+            let run = Run { home: dir.path(), api: &api.told, events, name: format!("s{sinks}") };
+            let (measured, bytes) = if batch == 0 { run.file(sink) } else { run.http(sink, batch) };
+            sent = bytes;
+            measured
+        });
+        let runs = runs.collect();
+        row(label, events, runs, sent);
+    }
+    api.kill();
+}
+
+/// Reads all events into the spool, where they stay.
+fn fill(home: &Path, url: &str, events: u64) {
+    let sink = format!("[sinks.fill.file]\npath = \"{}/fill.ndjson\"\n", home.display());
+    rig::run_once(home, &(rig::config(home, url, END - SPAN) + KEEP + &sink));
+    let lines = std::fs::read(home.join("fill.ndjson")).expect("it was written");
+    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count() as u64, events);
+}
+
+const KEEP: &str = "[spool]\nkeep = \"7d\"\n";
+
+/// One run with one sink, which the store does not know yet.
+struct Run<'a> {
+    home: &'a Path,
+    api: &'a str,
+    events: u64,
+    name: String,
+}
+
+impl Run<'_> {
+    fn once(&self, sink: &str, url: &str) -> Measured {
+        let sink = sink.replace("DIR", &self.home.display().to_string());
+        let sink = sink.replace("NAME", &self.name).replace("URL", url);
+        // Another source than that of the events: its first window begins where it ends.
+        let config = rig::config(self.home, self.api, END).replace("sources.bench", "sources.idle");
+        let sink = format!("[sinks.{}.{sink}\nfrom = \"kept\"\n", self.name);
+        rig::run_once(self.home, &(config + KEEP + &sink))
+    }
+
+    fn file(&self, sink: &str) -> (Measured, u64) {
+        let measured = self.once(sink, "");
+        let path = self.home.join(format!("{}.ndjson", self.name));
+        let lines = std::fs::read(&path).expect("it was written");
+        assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count() as u64, self.events);
+        std::fs::remove_file(path).expect("it is ours");
+        (measured, lines.len() as u64)
+    }
+
+    fn http(&self, sink: &str, batch: u64) -> (Measured, u64) {
+        let items = if batch == ELASTIC { ELASTIC } else { 0 };
+        let mut receiver = Other::start(&["receive", &items.to_string()]);
+        let measured = self.once(sink, &receiver.told);
+        drop(receiver.child.stdin.take());
+        let mut told = String::new();
+        receiver.rest.read_line(&mut told).expect("it tells what it has counted");
+        receiver.child.wait().expect("it ends");
+        let (requests, bytes) = told.trim().split_once(' ').expect("two numbers");
+        assert_eq!(requests, (self.events / batch).to_string(), "every batch came, and once");
+        (measured, bytes.parse().expect("a number of bytes"))
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn row(label: &str, events: u64, runs: Vec<Measured>, sent: u64) {
+    let middle = |of: fn(&Measured) -> f64| {
+        let mut all: Vec<f64> = runs.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        (all[0], all[all.len() / 2], all[all.len() - 1])
+    };
+    let events = events as f64;
+    let (fastest, wall, slowest) = middle(|run| run.wall.as_secs_f64());
+    let spread = format!("{:.0} to {:.0}", events / slowest, events / fastest);
+    let (_, cpu, _) = middle(|run| run.cpu);
+    let (_, _, peak) = middle(|run| run.peak_mib);
+    println!(
+        "{label:<26}{:>12.0}{spread:>22}{:>14.2}{peak:>10.1}{:>10}",
+        events / wall,
+        cpu * 1e6 / events,
+        sent / 1_000_000
+    );
+}
