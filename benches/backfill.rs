@@ -17,11 +17,18 @@ fn main() {
         std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["serve", events] => rig::serve(events.parse().expect("a number of events")),
+        ["serve", events] => serve(events.parse().expect("a number of events")),
         [] => compare(1_000_000),
         [events] => compare(events.parse().expect("a number of events")),
         _ => panic!("usage: cargo bench --bench backfill [-- EVENTS]"),
     }
+}
+
+fn serve(events: i64) {
+    rig::serve((0..events).map(|number| {
+        let record = format!("Dm_l4bk34Rj62ef-{number:08}");
+        rig::event(number, events, [&record, "L2Dbp4JkF8m-qPgwU1yFwQ", "XUPv3gDm_l4bk34Rj62efA"])
+    }));
 }
 
 fn compare(events: u64) {

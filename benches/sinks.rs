@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 mod rig;
 
 use rig::{END, Measured, Other, SPAN};
+use siemferry::sim::Rng;
 
 /// What the sinks send at once, unless configured.
 const WEBHOOK: u64 = 500;
@@ -26,13 +27,28 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |word: &str| word.parse().expect("a number");
     match words[..] {
-        ["serve", events] => rig::serve(events.parse().expect("a number of events")),
+        ["serve", events] => serve(events.parse().expect("a number of events")),
         ["receive", items] => receive(number(items)),
         [] => compare(1_000_000, 3),
         [events] => compare(number(events), 3),
         [events, repeats] => compare(number(events), number(repeats)),
         _ => panic!("usage: cargo bench --bench sinks [-- EVENTS [REPEATS]]"),
     }
+}
+
+/// The uids are drawn, so that compression has as much to do as with real ones.
+fn serve(events: i64) {
+    let mut random = Rng::new(4);
+    let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut uids = |count: usize| -> Vec<String> {
+        let mut uid = || (0..22).map(|_| char::from(*random.pick(letters))).collect();
+        (0..count).map(|_| uid()).collect()
+    };
+    let (records, shared_folders, folders) = (uids(20_000), uids(200), uids(2_000));
+    rig::serve((0..events).map(move |number| {
+        let uids = [&records, &shared_folders, &folders].map(|uids| random.pick(uids).as_str());
+        rig::event(number, events, uids)
+    }));
 }
 
 /// Takes requests until its standard input ends, and then tells how many they were and how long.

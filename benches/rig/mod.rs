@@ -42,12 +42,12 @@ impl Other {
 }
 
 /// One event of about 400 bytes, as Keeper sends them.
-fn event(number: i64, of: i64) -> SimEvent {
+pub fn event(number: i64, of: i64, [record, shared_folder, folder]: [&str; 3]) -> SimEvent {
     let time = END - SPAN + SPAN / of * number;
     let at = chrono::DateTime::from_timestamp_millis(time).expect("a time of ours");
     let at = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
     let text = format!(
-        r#"{{"audit_event":"open_record","timestamp":"{at}","username":"someone.with.a.name{}@company.example","remote_address":"198.51.100.{}","category":"usage","client_version":"Browser Extensions.17.4.{}","enterprise_id":261822,"record_uid":"Dm_l4bk34Rj62ef-{number:08}","shared_folder_uid":"L2Dbp4JkF8m-qPgwU1yFwQ","folder_uid":"XUPv3gDm_l4bk34Rj62efA","device_name":"notebook of somebody {}","result_code":"success"}}"#,
+        r#"{{"audit_event":"open_record","timestamp":"{at}","username":"someone.with.a.name{}@company.example","remote_address":"198.51.100.{}","category":"usage","client_version":"Browser Extensions.17.4.{}","enterprise_id":261822,"record_uid":"{record}","shared_folder_uid":"{shared_folder}","folder_uid":"{folder}","device_name":"notebook of somebody {}","result_code":"success"}}"#,
         number % 997,
         number % 250,
         number % 10,
@@ -57,7 +57,7 @@ fn event(number: i64, of: i64) -> SimEvent {
 }
 
 #[tokio::main]
-pub async fn serve(events: i64) {
+pub async fn serve(events: impl Iterator<Item = SimEvent>) {
     let options = Options {
         clock: Clock::Manual(END + 1000),
         page_cap: PAGE,
@@ -67,7 +67,7 @@ pub async fn serve(events: i64) {
         ..Options::default()
     };
     let (api, serve) = Api::bind(options).await.expect("a free port");
-    api.add_all((0..events).map(|number| event(number, events)));
+    api.add_all(events);
     println!("{}", api.url());
     serve.await.expect("it serves until it is killed");
 }
@@ -91,7 +91,7 @@ pub struct Measured {
 /// Runs the binary once with this configuration.
 pub fn run_once(home: &Path, config: &str) -> Measured {
     std::fs::write(home.join("c.toml"), config).expect("room on the disk");
-    let begun = Instant::now();
+    let (begun, cpu_before) = (Instant::now(), of_children());
     let mut child = Command::new(env!("CARGO_BIN_EXE_siemferry"))
         .args(["run", "--once", "--config"])
         .arg(home.join("c.toml"))
@@ -99,26 +99,30 @@ pub fn run_once(home: &Path, config: &str) -> Measured {
         .stderr(File::create(home.join("log")).expect("a new file"))
         .spawn()
         .expect("the binary starts");
-    let (mut cpu, mut peak_mib) = (0.0, 0.0);
+    let mut peak_mib = 0.0;
     let status = loop {
+        peak_mib = peak(&child).unwrap_or(peak_mib);
         if let Some(status) = child.try_wait().expect("it is our child") {
             break status;
         }
-        (cpu, peak_mib) = usage(&child).unwrap_or((cpu, peak_mib));
         std::thread::park_timeout(Duration::from_millis(5));
     };
-    let wall = begun.elapsed();
+    let (wall, cpu) = (begun.elapsed(), of_children() - cpu_before);
     assert!(status.success(), "{}", std::fs::read_to_string(home.join("log")).unwrap_or_default());
     Measured { wall, cpu, peak_mib }
 }
 
-/// Seconds of both kinds, and the most memory, so far.
-fn usage(child: &Child) -> Option<(f64, f64)> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+/// Seconds of both kinds that those of our children took that have ended and were waited for.
+fn of_children() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("we are a process");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("our name").1.split_whitespace().collect();
+    fields[13..15].iter().map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
+}
+
+/// The most memory so far.
+fn peak(child: &Child) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = peak.trim().trim_end_matches(" kB").parse().ok()?;
-    Some((ticks / 100.0, kib / 1024.0))
+    Some(kib / 1024.0)
 }
