@@ -3,6 +3,7 @@
 //! Promises that what is sent again is in an index once: events are only ever created, with their
 //! uid as `_id`, and a conflict counts as accepted. Never changes anything else there.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -242,7 +243,7 @@ impl ElasticSink {
         headers.insert("x-opaque-id", id.expect("digits and letters"));
         self.compress.announce(&mut headers);
         let (compress, sent) = (self.compress, Arc::clone(batch));
-        let make = move || compress.apply(sent.bytes.clone());
+        let make = move || compress.apply(Cow::Borrowed(&sent.bytes));
         let body = http::offload(batch.bytes.len(), make).await?;
         let request = Request { method: Method::POST, url: url.clone(), headers, body };
         let answer = http::send(&opened.client, request, Wanted::Whole(ANSWER_CAP)).await?;

@@ -4,6 +4,7 @@
 //! receiver can know it: only the time and the signature, which tell of the attempt, are new.
 //! Follows no redirect, and shows of the URL no more than scheme, host and port.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -212,15 +213,16 @@ impl Body {
     }
 
     /// The body of a batch whose messages are those of [`Sink::encode`].
-    fn of(self, batch: &Batch) -> Vec<u8> {
+    fn of(self, batch: &Batch) -> Cow<'_, [u8]> {
+        if self != Self::Array {
+            return Cow::Borrowed(&batch.bytes);
+        }
         let mut body = Vec::with_capacity(batch.bytes.len() + 1);
         body.extend_from_slice(&batch.bytes);
-        if self == Self::Array {
-            // In place of the comma before the first event.
-            body[0] = b'[';
-            body.push(b']');
-        }
-        body
+        // In place of the comma before the first event.
+        body[0] = b'[';
+        body.push(b']');
+        Cow::Owned(body)
     }
 }
 

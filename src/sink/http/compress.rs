@@ -1,5 +1,6 @@
 //! Compression of what is sent.
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 
 use flate2::Compression;
@@ -26,10 +27,10 @@ pub enum Compress {
 }
 
 impl Compress {
-    /// The body as it is sent.
-    pub fn apply(self, body: Vec<u8>) -> io::Result<Vec<u8>> {
+    /// The body as it is sent. What is compressed is not copied before.
+    pub fn apply(self, body: Cow<'_, [u8]>) -> io::Result<Vec<u8>> {
         match self {
-            Self::None => Ok(body),
+            Self::None => Ok(body.into_owned()),
             Self::Gzip => {
                 let room = Vec::with_capacity(body.len() / 4);
                 // Four times as fast as the usual level, and hardly larger for lines so alike.
