@@ -125,7 +125,8 @@ impl Config {
 
     /// A sink that waits for the events of a misspelt source would wait in silence.
     fn unknown_sources(&self, route: &sink::Route) -> Option<Problem> {
-        let is_known = |name: &str| name == crate::event::OWN_API || self.sources.contains_key(name);
+        let is_known =
+            |name: &str| name == crate::event::OWN_API || self.sources.contains_key(name);
         let unknown = route.sources.iter().flatten().find(|name| !is_known(name))?;
         let known: Vec<_> = self.sources.keys().map(String::as_str).collect();
         let text = format!("names `{}`, which is no source", log::escape(unknown));

@@ -219,6 +219,11 @@ impl Collector {
         self.shared.changed.notify_all();
     }
 
+    /// How many requests there were so far.
+    pub fn asked(&self) -> usize {
+        self.shared.lock().arrivals.len()
+    }
+
     /// All requests whose head was read so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.lock().arrivals.clone()
