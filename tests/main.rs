@@ -113,3 +113,6 @@ mod send_test;
 
 /// What every sink promises, whatever its kind.
 mod sink_contract;
+
+/// What the whole promises, with several sinks at once.
+mod acceptance;

@@ -224,6 +224,11 @@ impl Collector {
         self.shared.lock().arrivals.len()
     }
 
+    /// How many events were accepted so far, repeats included.
+    pub fn taken(&self) -> usize {
+        self.shared.lock().accepted()
+    }
+
     /// All requests whose head was read so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.lock().arrivals.clone()
@@ -304,6 +309,8 @@ impl Shared {
 
     /// Serves one connection to its end.
     fn serve(&self, stream: TcpStream) -> io::Result<()> {
+        // An answer is written in parts, and its end must not wait for an acknowledgement.
+        stream.set_nodelay(true)?;
         let end = stream.try_clone()?;
         let mut stream: Box<dyn Stream> = match &self.options.tls {
             None => Box::new(stream),

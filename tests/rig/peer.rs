@@ -164,6 +164,10 @@ impl Peer for Collector {
         self.events()
     }
 
+    fn count(&self) -> usize {
+        self.taken()
+    }
+
     fn trouble(&self, trouble: Trouble) {
         use collector::Fault;
         let fault = match trouble {
