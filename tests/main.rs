@@ -33,6 +33,10 @@ mod collector;
 #[path = "rig/bulk/mod.rs"]
 mod bulk;
 
+/// What a sink delivers to, of whatever kind.
+#[path = "rig/peer.rs"]
+mod peer;
+
 /// `kill -9` at random instants loses and doubles nothing.
 mod kills;
 
@@ -106,3 +110,9 @@ mod forget;
 
 /// One marked event to one sink.
 mod send_test;
+
+/// What every sink promises, whatever its kind.
+mod sink_contract;
+
+/// What the whole promises, with several sinks at once.
+mod acceptance;

@@ -219,6 +219,16 @@ impl Collector {
         self.shared.changed.notify_all();
     }
 
+    /// How many requests there were so far.
+    pub fn asked(&self) -> usize {
+        self.shared.lock().arrivals.len()
+    }
+
+    /// How many events were accepted so far, repeats included.
+    pub fn taken(&self) -> usize {
+        self.shared.lock().accepted()
+    }
+
     /// All requests whose head was read so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.lock().arrivals.clone()
@@ -299,6 +309,8 @@ impl Shared {
 
     /// Serves one connection to its end.
     fn serve(&self, stream: TcpStream) -> io::Result<()> {
+        // An answer is written in parts, and its end must not wait for an acknowledgement.
+        stream.set_nodelay(true)?;
         let end = stream.try_clone()?;
         let mut stream: Box<dyn Stream> = match &self.options.tls {
             None => Box::new(stream),

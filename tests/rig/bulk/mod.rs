@@ -254,6 +254,37 @@ impl Bulk {
         reached(&self.shared.created, documents).await;
     }
 
+    /// How many bulk requests there were so far.
+    pub fn asked(&self) -> usize {
+        usize::try_from(*self.shared.arrived.borrow()).unwrap()
+    }
+
+    /// How many documents were created so far.
+    pub fn created(&self) -> usize {
+        usize::try_from(*self.shared.created.borrow()).unwrap()
+    }
+
+    /// All documents as they came, in the order of the bulk requests that first told of them.
+    pub fn in_order(&self) -> Vec<String> {
+        let mut left = self.state().ids.iter().fold(HashMap::new(), |mut left, (id, entry)| {
+            let texts = entry.stored.iter().filter_map(|(_, source)| source.as_deref());
+            left.insert(id.clone(), texts.map(str::to_owned).collect::<Vec<_>>());
+            left
+        });
+        let mut found = Vec::new();
+        for seen in self.bulks() {
+            let body = String::from_utf8(seen.body).expect("it is not compressed");
+            for action in body.lines().step_by(2) {
+                // A body that was never read, or not to its end, holds no action.
+                let Ok(action) = serde_json::from_str::<Value>(action) else { continue };
+                let id = action["create"]["_id"].as_str().unwrap_or_default();
+                found.extend(left.remove(id).unwrap_or_default());
+            }
+        }
+        assert!(left.values().all(Vec::is_empty), "{left:?}");
+        found
+    }
+
     /// All requests so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.state().seen.clone()

@@ -1,0 +1,375 @@
+//! What a sink delivers to, of whatever kind: what it holds, and what can befall it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+use siemferry::sim::{Clock, Options, SimEvent, oracle};
+
+use crate::bulk::{self, Bulk};
+use crate::collector::{self, Collector};
+use crate::rig::{Home, Sim, read};
+use crate::tenant::{HOUR, MINUTE, START, rfc3339};
+
+/// What befalls every third request, or the file now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// 503.
+    Busy,
+    /// The connection is reset before the body is read.
+    ResetBefore,
+    /// The same in the middle of the body.
+    ResetWithin,
+    /// All is kept, and the connection ends without an answer.
+    LoseAnswer,
+    /// There is no answer, and nothing is kept.
+    Stall,
+    /// The file is moved away.
+    Moved,
+}
+
+/// What one sink, which is called `peer`, delivers to.
+pub trait Peer {
+    /// What it may have to go through.
+    const TROUBLES: &'static [Trouble];
+    /// True when it can tell what it was sent before.
+    const IS_EXACT: bool;
+
+    fn start(home: &Home) -> Self;
+
+    /// The sink's table; `keys` are more lines of it.
+    fn config(&self, keys: &str) -> String;
+
+    /// Every event that it has accepted, as a line; in their order, repeats included.
+    fn lines(&self) -> Vec<String>;
+
+    /// How many events it has accepted, where that is quicker.
+    fn count(&self) -> usize {
+        self.lines().len()
+    }
+
+    /// From now on this befalls it.
+    fn trouble(&self, trouble: Trouble);
+
+    /// Is called again and again meanwhile.
+    fn tick(&self) {}
+
+    /// From now on it lets nobody in.
+    fn bar(&self);
+
+    /// From now on all is well.
+    fn mend(&self);
+}
+
+/// A peer over HTTP.
+pub trait Judge: Peer {
+    /// What it says to a text that it refuses.
+    const REASON: &'static str;
+
+    /// Refuses whatever holds this text.
+    fn refuse(&self, text: &str);
+
+    /// What it was sent: each body's length, and how many events were in it.
+    fn bodies(&self) -> Vec<(usize, usize)>;
+
+    /// Every request is answered with its own credential, in one way after another.
+    fn echo(&self);
+
+    /// A key of the sink's table that has the credential `RIG_SECRET` sent.
+    const SECRET: &'static str;
+
+    fn asked(&self) -> usize;
+}
+
+/// A file, and what it was before it was moved.
+pub struct Lines {
+    path: PathBuf,
+    moves: AtomicUsize,
+    is_moving: AtomicUsize,
+}
+
+impl Peer for Lines {
+    const TROUBLES: &'static [Trouble] = &[Trouble::Moved];
+    const IS_EXACT: bool = true;
+
+    fn start(home: &Home) -> Self {
+        let (moves, is_moving) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { path: home.file(), moves, is_moving }
+    }
+
+    fn config(&self, keys: &str) -> String {
+        format!("[sinks.peer.file]\npath = \"{}\"\n{keys}\n", self.path.display())
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let moved = (0..self.moves.load(Ordering::SeqCst)).map(|number| self.moved(number));
+        let files = moved.chain([self.path.clone()]).map(|path| read(&path));
+        files.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
+    fn trouble(&self, trouble: Trouble) {
+        assert_eq!(trouble, Trouble::Moved, "nothing else befalls a file");
+        self.is_moving.store(1, Ordering::SeqCst);
+    }
+
+    fn tick(&self) {
+        let number = self.moves.load(Ordering::SeqCst);
+        let is_due = self.is_moving.load(Ordering::SeqCst) > 0 && number < 3;
+        if is_due && !read(&self.path).is_empty() {
+            fs::rename(&self.path, self.moved(number)).unwrap();
+            self.moves.store(number + 1, Ordering::SeqCst);
+        }
+    }
+
+    fn bar(&self) {
+        fs::create_dir(&self.path).unwrap();
+    }
+
+    fn mend(&self) {
+        self.is_moving.store(0, Ordering::SeqCst);
+        if self.path.is_dir() {
+            fs::remove_dir(&self.path).unwrap();
+        }
+    }
+}
+
+impl Lines {
+    fn moved(&self, number: usize) -> PathBuf {
+        self.path.with_extension(format!("ndjson.{number}"))
+    }
+}
+
+impl Peer for Collector {
+    const TROUBLES: &'static [Trouble] = &[
+        Trouble::Busy,
+        Trouble::ResetBefore,
+        Trouble::ResetWithin,
+        Trouble::LoseAnswer,
+        Trouble::Stall,
+    ];
+    const IS_EXACT: bool = false;
+
+    fn start(_: &Home) -> Self {
+        Collector::start(collector::Options::default())
+    }
+
+    fn config(&self, keys: &str) -> String {
+        let url = self.url();
+        format!("[sinks.peer.webhook]\nurl = \"{url}\"\ncompress = \"none\"\n{keys}\n")
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.events()
+    }
+
+    fn count(&self) -> usize {
+        self.taken()
+    }
+
+    fn trouble(&self, trouble: Trouble) {
+        use collector::Fault;
+        let fault = match trouble {
+            Trouble::Busy => Fault::status(503),
+            Trouble::ResetBefore => Fault::ResetBefore,
+            Trouble::ResetWithin => Fault::ResetWithin,
+            Trouble::LoseAnswer => Fault::LoseAnswer,
+            Trouble::Stall => Fault::Stall,
+            Trouble::Moved => panic!("no file"),
+        };
+        self.fault_when(move |arrival| (arrival.number % 3 == 0).then(|| fault.clone()));
+    }
+
+    fn bar(&self) {
+        self.fault_when(|_| Some(collector::Fault::status(401)));
+    }
+
+    fn mend(&self) {
+        Collector::mend(self);
+    }
+}
+
+impl Judge for Collector {
+    const REASON: &'static str = "content is not welcome here";
+    const SECRET: &'static str = "headers = { Authorization = { env = \"RIG_SECRET\" } }";
+
+    fn refuse(&self, text: &str) {
+        self.refuse_content(text, 400);
+    }
+
+    fn bodies(&self) -> Vec<(usize, usize)> {
+        self.accepted().iter().map(|received| (received.body.len(), received.count)).collect()
+    }
+
+    fn echo(&self) {
+        self.fault_when(|arrival| {
+            let given = arrival.header("authorization").unwrap_or_default();
+            let status = [500, 400, 401][arrival.number % 3];
+            Some(collector::Fault::answer(status, &[("x-echo", given)], given))
+        });
+    }
+
+    fn asked(&self) -> usize {
+        Collector::asked(self)
+    }
+}
+
+impl Peer for Bulk {
+    const TROUBLES: &'static [Trouble] = &[
+        Trouble::Busy,
+        Trouble::ResetBefore,
+        Trouble::ResetWithin,
+        Trouble::LoseAnswer,
+        Trouble::Stall,
+    ];
+    const IS_EXACT: bool = true;
+
+    fn start(_: &Home) -> Self {
+        Bulk::start(bulk::Options::default())
+    }
+
+    fn config(&self, keys: &str) -> String {
+        let url = self.url();
+        let keys = format!("index = \"keeper\"\ncompress = \"none\"\n{keys}");
+        format!("[sinks.peer.elastic]\nurl = \"{url}\"\n{keys}\n")
+    }
+
+    /// In the order of their sequence numbers there, and without the member that only they have.
+    fn lines(&self) -> Vec<String> {
+        const LENGTH: usize = r#","@timestamp":"2026-01-02T03:04:05.678Z""#.len();
+        let line = |document: String| {
+            let at = document.rfind(r#","@timestamp":""#).unwrap();
+            format!("{}{}", &document[..at], &document[at + LENGTH..])
+        };
+        self.in_order().into_iter().map(line).collect()
+    }
+
+    fn count(&self) -> usize {
+        self.created()
+    }
+
+    fn trouble(&self, trouble: Trouble) {
+        use bulk::Fault;
+        let fault = match trouble {
+            Trouble::Busy => Fault::status(503, "unavailable", "soon"),
+            Trouble::ResetBefore => Fault::ResetBeforeBody,
+            Trouble::ResetWithin => Fault::ResetInBody,
+            Trouble::LoseAnswer => Fault::LoseAnswer,
+            Trouble::Stall => Fault::Stall,
+            Trouble::Moved => panic!("no file"),
+        };
+        self.fault_when(move |seen| (seen.number % 3 == 1).then(|| fault.clone()));
+    }
+
+    fn bar(&self) {
+        self.fault_when(|_| Some(bulk::Fault::status(401, "security_exception", "who are you?")));
+    }
+
+    fn mend(&self) {
+        Bulk::mend(self);
+        self.release();
+    }
+}
+
+impl Judge for Bulk {
+    const REASON: &'static str = "document_parsing_exception";
+    const SECRET: &'static str = "auth = { bearer = { env = \"RIG_SECRET\" } }";
+
+    fn refuse(&self, text: &str) {
+        self.refuse_text(text);
+    }
+
+    fn bodies(&self) -> Vec<(usize, usize)> {
+        let bodies = self.bulks().into_iter().map(|seen| seen.body);
+        let count = |body: &[u8]| body.iter().filter(|byte| **byte == b'\n').count() / 2;
+        bodies.map(|body| (body.len(), count(&body))).collect()
+    }
+
+    fn echo(&self) {
+        self.fault_when(|seen| {
+            let given = seen.header("authorization").unwrap_or_default();
+            let body = serde_json::json!({ "error": { "type": given, "reason": given } });
+            let headers = vec![("x-echo".to_owned(), given.to_owned())];
+            let code = [401, 500, 400][usize::try_from(seen.number % 3).unwrap()];
+            Some(bulk::Fault::Status { code, headers, body: body.to_string() })
+        });
+    }
+
+    fn asked(&self) -> usize {
+        Bulk::asked(self)
+    }
+}
+
+/// Numbered events of an hour, each with this text.
+pub fn numbered(count: i64, text: impl Fn(i64) -> String) -> impl Iterator<Item = SimEvent> {
+    numbered_from(START, count, text)
+}
+
+/// The same for the hour that begins then.
+pub fn numbered_from(
+    begin: i64,
+    count: i64,
+    text: impl Fn(i64) -> String,
+) -> impl Iterator<Item = SimEvent> {
+    (0..count).map(move |n| {
+        let event = SimEvent::new(begin + MINUTE + n * (HOUR - 2 * MINUTE) / count, "login");
+        let text = serde_json::to_string(&text(n)).unwrap();
+        event.with("n", &n.to_string()).with("text", &text)
+    })
+}
+
+/// An API with these events, none of them late; its clock stands an hour behind the last.
+pub fn api_of(events: impl IntoIterator<Item = SimEvent>, page_cap: usize) -> Sim {
+    let clock = Clock::Manual(START + 2 * HOUR);
+    let options = Options { clock, page_cap, token_lifetime: None, ..Options::default() };
+    let sim = Sim::start(options);
+    sim.api.add_all(events);
+    sim
+}
+
+/// A home that reads all of that, and has no sink but a file.
+pub fn home_for(sim: &Sim, more: &str) -> Home {
+    let start = rfc3339(START);
+    let source = format!(
+        "start = \"{start}\"\npoll_every = \"50ms\"\nmax_window = \"10m\"\nresweep = [\"1h\"]"
+    );
+    Home::new(&sim.api.url(), &source, more)
+}
+
+/// The number that siemferry has given the event of a line.
+pub fn seq(line: &str) -> u64 {
+    let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+    line["siemferry"]["seq"].as_u64().unwrap()
+}
+
+/// An hour full of events passes, and another behind it.
+pub fn an_hour_passes(sim: &Sim, count: i64) {
+    // Nothing shows before its time.
+    sim.api.add_all(numbered_from(sim.api.now(), count, |_| "later".into()));
+    sim.api.advance(2 * HOUR);
+}
+
+/// How often each event is there.
+pub fn copies(lines: &[String]) -> BTreeMap<u64, usize> {
+    let mut copies = BTreeMap::new();
+    for line in lines {
+        *copies.entry(seq(line)).or_default() += 1;
+    }
+    copies
+}
+
+/// Every event of the API is there, as it was; and once where the peer can tell.
+#[track_caller]
+pub fn holds_all<P: Peer>(peer: &P, sim: &Sim, what: &str) {
+    let report = oracle::compare(&sim.api.truth(), peer.lines());
+    assert!(report.held > 0 && report.is_complete(), "{what}: {report}\n{report:?}");
+    assert!(!P::IS_EXACT || report.is_exact(), "{what}: {report}\n{report:?}");
+}
+
+/// The same, each of them once.
+#[track_caller]
+pub fn holds_each_once(peer: &impl Peer, sim: &Sim, what: &str) {
+    let report = oracle::compare(&sim.api.truth(), peer.lines());
+    assert!(report.held > 0 && report.is_exact(), "{what}: {report}\n{report:?}");
+}
