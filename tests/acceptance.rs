@@ -192,12 +192,12 @@ fn sinks_that_are_down_for_days_delay_nobody_and_lose_nothing() {
         hook.fault_when(move |_| Some(fault.clone()));
         search.fault_when(move |_| Some(bulk::Fault::status(status, kind, "as scripted")));
         let mut daemon = home.spawn();
-        let (hooked, searched) = three.asked();
+        let before = three.asked();
         eventually(&what, || {
             // Each signal ends the wait before the next probe; before the first of them it may not
             // be known yet.
             let (hooks, searches) = three.asked();
-            if hooks > hooked && searches > searched {
+            if hooks > before.0 && searches > before.1 {
                 daemon.signal("HUP");
             }
             hooks > hooked + 6 && searches > searched + 6
