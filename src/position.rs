@@ -89,4 +89,7 @@ pub struct Sent {
     pub first: u64,
     /// The number that it ends with.
     pub last: u64,
+    /// True when all its sends came to an end before the stop, and those in doubt are counted.
+    #[serde(default)]
+    pub is_counted: bool,
 }

@@ -200,7 +200,7 @@ fn sinks_that_are_down_for_days_delay_nobody_and_lose_nothing() {
             if hooks > before.0 && searches > before.1 {
                 daemon.signal("HUP");
             }
-            hooks > hooked + 6 && searches > searched + 6
+            hooks > before.0 + 6 && searches > before.1 + 6
         });
         an_hour_passes(sim, 100);
         three.the_file_is_on_time(&what);

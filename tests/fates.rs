@@ -15,6 +15,7 @@ use siemferry::sink::{
     Batch, BatchLimits, Delivery, DeliveryError, Receipt, Resumed, Route, Sink, Unencodable,
     Upcoming, Verdict,
 };
+use siemferry::store::accept;
 use siemferry::store::dead_letters::{Filter, Letters};
 use siemferry::store::{self, Store};
 use siemferry::units::{Bytes, Span};
@@ -465,6 +466,87 @@ async fn what_a_firewall_forbids_is_found_out_and_the_rest_is_delivered() {
     assert_eq!(run.finish().await, End::Done);
     assert_eq!(sink.sorted(), (1..=300).filter(|seq| *seq != 150).collect::<Vec<_>>());
     assert_eq!(letters(&shelf).len(), 1);
+}
+
+/// Somebody agrees beside the courier, while it is blocked.
+async fn agreed(shelf: &Shelf, sink: &Mailbox) {
+    let is_blocked = "SELECT count(*) FROM sinks WHERE name = 's' AND state = 'blocked'";
+    while shelf.ask(is_blocked) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!sink.requests().is_empty());
+    accept::ask(&shelf.config().dir, "s", 1).unwrap();
+    shelf.store().look_beside().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_agrees_to_becomes_dead_letters_and_the_rest_is_delivered() {
+    let shelf = filled(600).await;
+    let is_bad = |seq: &Seq| *seq > 100 && seq % 4 == 0;
+    let sink = Mailbox::new(move |_, events| refuse_if(events.iter().any(is_bad), Answer::Refuse));
+
+    let run = start(shelf.store(), &sink, 100, 4).await;
+    agreed(&shelf, &sink).await;
+    settles(&shelf, 600).await;
+
+    assert_eq!(run.finish().await, End::Done);
+    assert_eq!(sink.sorted(), (1..=600).filter(|seq| !is_bad(seq)).collect::<Vec<_>>());
+    assert_eq!((letters(&shelf).len(), of(&shelf, "suspects")), (125, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_may_agree_that_everything_becomes_dead_letters() {
+    let shelf = filled(300).await;
+    let sink = Mailbox::new(|_, _| Answer::Refuse);
+
+    let run = start(shelf.store(), &sink, 100, 4).await;
+    agreed(&shelf, &sink).await;
+    settles(&shelf, 300).await;
+
+    assert_eq!(run.finish().await, End::Done);
+    assert_eq!((sink.held().len(), letters(&shelf).len()), (0, 300));
+    let open = shelf.ask("SELECT count(*) FROM requests WHERE state = 'waiting'");
+    assert_eq!(open, 0, "what was agreed to is done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubt_is_counted_once_however_often_it_is_stopped_in_order() {
+    let mut shelf = filled(5).await;
+    let sink = Mailbox::new(|number, _| match number {
+        0 => Answer::Lost,
+        _ => Answer::Busy,
+    });
+
+    for round in 0..4 {
+        let requests = sink.requests().len();
+        let run = start(shelf.store(), &sink, 5, 4).await;
+        sink.until(|inner| inner.requests.len() > requests + 1).await;
+        assert_eq!(run.stop().await, End::Stopped, "round {round}");
+        shelf.reopen().await;
+    }
+    sink.script(|_, _| Answer::Accept);
+    start(shelf.store(), &sink, 5, 4).await.finish().await;
+
+    assert_eq!(of(&shelf, "ambiguous"), 1);
+    let ids: BTreeSet<String> = sink.requests().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids.len(), 1, "under one id");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_met_its_fate_ahead_of_others_does_not_wait() {
+    let shelf = filled(9).await;
+    let sink = Mailbox::new(|number, _| if number == 0 { Answer::Later } else { Answer::Accept });
+
+    let run = start(shelf.store(), &sink, 3, 3).await;
+    let id = shelf.ask("SELECT id FROM sinks WHERE name = 's'");
+    while of(&shelf, "delivered") < 6 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    assert_eq!(shelf.store().pending(id).await.unwrap(), 3);
+    sink.0.lock().unwrap().gate.send_replace(true);
+    assert_eq!(run.finish().await, End::Done);
+    assert_eq!(shelf.store().pending(id).await.unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]

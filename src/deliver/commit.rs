@@ -16,7 +16,7 @@ impl Courier {
     /// Commits what is known, and what is about to be sent. A full disk delays that, and with it the
     /// next delivery.
     pub(super) async fn commit(&mut self) -> Result<Option<End>, store::Error> {
-        let Some(settlement) = self.settlement() else { return Ok(None) };
+        let Some(settlement) = self.settlement(false) else { return Ok(None) };
         let mut has_failed = false;
         loop {
             match self.settle(settlement.clone()).await {
@@ -44,15 +44,16 @@ impl Courier {
         }
     }
 
-    fn settlement(&self) -> Option<Settlement> {
+    /// `always` when it is wanted even if the store knows all of it.
+    fn settlement(&self, always: bool) -> Option<Settlement> {
         if self.delivery.is_exact {
-            return self.ledger.settlement([]);
+            return self.ledger.settlement([], false);
         }
         let ready = self.ready.iter().map(|(piece, _)| piece);
         let mut on_their_way: Vec<&Piece> =
             self.away.iter().chain(ready).chain(self.fate.doubtful()).collect();
         on_their_way.sort_by_key(|piece| piece.first);
-        self.ledger.settlement(on_their_way)
+        self.ledger.settlement(on_their_way, always)
     }
 
     async fn settle(&mut self, settlement: Settlement) -> Result<(), store::Error> {
@@ -80,9 +81,9 @@ impl Courier {
     /// Commits what became known last. What cannot be is found out about at the next start.
     pub(super) async fn leave(&mut self) {
         self.ready.clear();
-        if let Some(settlement) = self.settlement() {
-            let _ = self.settle(settlement).await;
-        }
+        let Some(mut settlement) = self.settlement(true) else { return };
+        settlement.sending.batches.iter_mut().for_each(|sent| sent.is_counted = true);
+        let _ = self.settle(settlement).await;
     }
 
     /// Lets refused events become dead letters if somebody has agreed to that.

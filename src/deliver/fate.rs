@@ -281,7 +281,8 @@ impl Fate {
     ) {
         let (mut accepted, mut again) = (0, Vec::new());
         let (whole, before) = (verdicts.len(), self.acceptances);
-        let mut refused = Vec::new();
+        // What is sent again goes together, but for where a refused event stands in between.
+        let (mut refused, mut is_divided) = (Vec::new(), true);
         let mut was_suspect = false;
         for (at, verdict) in verdicts.into_iter().enumerate() {
             match verdict {
@@ -293,9 +294,15 @@ impl Fate {
                 }
                 Verdict::Retry { reason } => {
                     rulings.again = Some(reason);
-                    again.push(at);
+                    if std::mem::take(&mut is_divided) {
+                        again.push(Vec::new());
+                    }
+                    again.last_mut().expect("there is one now").push(at);
                 }
-                Verdict::Refused { reason } => refused.push((piece.part(at, at + 1), reason)),
+                Verdict::Refused { reason } => {
+                    is_divided = true;
+                    refused.push((piece.part(at, at + 1), reason));
+                }
             }
         }
         if accepted > 0 {
@@ -306,13 +313,8 @@ impl Fate {
             let refusal = Refusal { reason, is_plain: true, since: before };
             self.refused(part, refusal, now, rulings);
         }
-        if again.len() == whole {
-            self.send_again(piece.clone());
-        } else {
-            // What stands together goes together.
-            for run in again.chunk_by(|one, next| one + 1 == *next) {
-                self.send_again(piece.part(run[0], run[run.len() - 1] + 1));
-            }
+        for run in again {
+            self.send_again(if run.len() == whole { piece.clone() } else { piece.of(&run) });
         }
     }
 

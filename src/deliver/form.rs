@@ -168,8 +168,8 @@ impl Courier {
                 self.ledger.pass(sent.first, sent.last);
                 continue;
             }
-            self.ledger.doubt(1);
-            let Sent { id, first, last } = sent;
+            let Sent { id, first, last, is_counted } = sent;
+            self.ledger.doubt(u64::from(!is_counted));
             self.fate.send_again(Piece { id, first, last, events, is_doubtful: true });
         }
         Ok(())

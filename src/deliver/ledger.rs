@@ -88,16 +88,18 @@ impl Ledger {
     }
 
     /// What is to be committed before these batches may be on their way; none when the store knows
-    /// all of it.
+    /// all of it, unless it is wanted always.
     pub fn settlement<'a>(
         &self,
         on_their_way: impl IntoIterator<Item = &'a Piece>,
+        always: bool,
     ) -> Option<Settlement> {
         let mut done = self.done.clone();
         let to = done.settle(self.settled);
         let batches: Vec<_> = on_their_way.into_iter().map(Piece::sent).collect();
         let News { delivered, ambiguous, bookmark, buried, suspects } = self.news.clone();
-        let is_news = to > self.settled
+        let is_news = always
+            || to > self.settled
             || batches != self.known.batches
             || (delivered, ambiguous) != (0, 0)
             || bookmark.is_some()

@@ -30,7 +30,7 @@ impl Piece {
 
     /// What the store is to remember of it while it is on its way.
     pub fn sent(&self) -> Sent {
-        Sent { id: self.id, first: self.first, last: self.last }
+        Sent { id: self.id, first: self.first, last: self.last, is_counted: false }
     }
 
     /// The part from the event at index `from` up to the one before index `to`, as a new batch. Each
@@ -42,6 +42,13 @@ impl Piece {
         let first = if from == 0 { self.first } else { self.events[from - 1] + 1 };
         let last = if to == self.events.len() { self.last } else { self.events[to - 1] };
         Self::new(first, last, self.events[from..to].to_vec())
+    }
+
+    /// The events at these indices, as a new batch; what lies between them has met its fate.
+    pub fn of(&self, indices: &[usize]) -> Self {
+        let ends = [indices[0], indices[indices.len() - 1]].map(|at| self.part(at, at + 1));
+        let events = indices.iter().map(|at| self.events[*at]).collect();
+        Self::new(ends[0].first, ends[1].last, events)
     }
 
     /// Its halves.

@@ -142,12 +142,12 @@ impl Courier {
         if let Some(end) = self.blocked(block.error, block.hint).await? {
             return Ok(Some(end));
         }
+        // Batches are formed anew after this, however it ends.
+        self.next = self.ledger.settled() + 1;
         self.look_for_agreement().await?;
         if self.fate.block().is_none() {
             return Ok(None);
         }
-        // Batches are formed anew after this.
-        self.next = self.ledger.settled() + 1;
         let next = self.form(1).await?;
         let probe = self.fate.probe(next.as_ref().map(|(piece, _)| piece.clone()));
         self.next = self.ledger.settled() + 1;

@@ -156,12 +156,17 @@ impl Address {
     /// Has every part known that may be a secret, so that a receiver that writes it back does not
     /// have it shown.
     fn register(&self) {
-        /// A shorter part of a path is a word.
+        /// A shorter part of a path is a word, and a shorter path is too.
         const A_KEY: usize = 20;
+        const A_PATH: usize = 8;
         let Ok(url) = Url::parse(&self.0) else { return };
         url.query_pairs().for_each(|(_, value)| secret::register(&value));
         let segments = url.path_segments().into_iter().flatten();
         segments.filter(|segment| segment.len() >= A_KEY).for_each(secret::register);
+        // As receivers quote it.
+        if url.path().len() >= A_PATH {
+            secret::register(url.path());
+        }
     }
 }
 

@@ -52,11 +52,14 @@ impl Settlement {
     }
 }
 
-/// How many events wait for the sink of the row at hand: those that are not for another one alone.
+/// How many events wait for the sink of the row at hand: those that are not for another one alone,
+/// and have not met their fate ahead of others.
 pub(super) const PENDING: &str = "
-    (SELECT value FROM meta WHERE key = 'next_seq') - 1 - settled_seq -
+    max(0, (SELECT value FROM meta WHERE key = 'next_seq') - 1 - settled_seq -
     (SELECT coalesce(sum(count), 0) FROM pages INDEXED BY pages_of_one_sink
-     WHERE only_sink IS NOT NULL AND only_sink <> sinks.id AND first_seq > settled_seq)";
+     WHERE only_sink IS NOT NULL AND only_sink <> sinks.id AND first_seq > settled_seq) -
+    (SELECT coalesce(sum((value ->> 1) - (value ->> 0) + 1), 0)
+     FROM json_each(coalesce(sending, '{}'), '$.done')))";
 
 impl Store {
     /// Makes a sink known. A new one begins with the oldest event kept, or with the next one.
