@@ -33,7 +33,7 @@ fn serve(events: i64) {
 
 fn compare(events: u64) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mut server = Other::start(&["serve", &events.to_string()]);
+    let server = Other::start(&["serve", &events.to_string()]);
     let url = server.told.clone();
 
     println!("{:<28}{:>12}{:>10}{:>14}{:>10}", "", "events/s", "s", "CPU s/million", "peak MiB");
@@ -46,7 +46,7 @@ fn compare(events: u64) {
     row("bare write and fdatasync", events, write, None);
     row("siemferry run --once", events, written.wall, Some(&written));
     println!("{} MB read, {} MB written", bytes / 1_000_000, size / 1_000_000);
-    server.kill();
+    server.end();
 }
 
 #[tokio::main]

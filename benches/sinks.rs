@@ -62,7 +62,7 @@ fn receive(items: u64) {
         for connection in listener.incoming() {
             let (answer, counts) = (Arc::clone(&answer), Arc::clone(&counts));
             let connection = connection.expect("a connection");
-            std::thread::spawn(move || answer_all(connection, &answer, &counts));
+            std::thread::spawn(move || answer_all(&connection, &answer, &counts));
         }
     });
     std::io::stdin().read_to_end(&mut Vec::new()).expect("a pipe");
@@ -84,8 +84,8 @@ fn answer(items: u64) -> Vec<u8> {
     .into_bytes()
 }
 
-fn answer_all(connection: TcpStream, answer: &[u8], (requests, bytes): &(AtomicU64, AtomicU64)) {
-    let mut reader = BufReader::with_capacity(256 << 10, &connection);
+fn answer_all(connection: &TcpStream, answer: &[u8], (requests, bytes): &(AtomicU64, AtomicU64)) {
+    let mut reader = BufReader::with_capacity(256 << 10, connection);
     let mut line = String::new();
     loop {
         let mut length = 0;
@@ -106,17 +106,17 @@ fn answer_all(connection: TcpStream, answer: &[u8], (requests, bytes): &(AtomicU
         assert_eq!(drained.expect("a body"), length, "the body is whole");
         requests.fetch_add(1, Ordering::SeqCst);
         bytes.fetch_add(length, Ordering::SeqCst);
-        (&connection).write_all(answer).expect("the sink waits for an answer");
+        (&*connection).write_all(answer).expect("the sink waits for an answer");
     }
 }
 
 fn compare(events: u64, repeats: u64) {
     assert!(events.is_multiple_of(ELASTIC), "a multiple of {ELASTIC}: every batch is full");
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mut api = Other::start(&["serve", &events.to_string()]);
+    let api = Other::start(&["serve", &events.to_string()]);
     fill(dir.path(), &api.told, events);
-    api.kill();
-    let mut api = Other::start(&["serve", "0"]);
+    api.end();
+    let api = Other::start(&["serve", "0"]);
     println!(
         "{:<26}{:>12}{:>22}{:>14}{:>10}{:>10}",
         "median of runs", "events/s", "from to", "CPU s/million", "peak MiB", "MB sent"
@@ -142,10 +142,10 @@ fn compare(events: u64, repeats: u64) {
             sent = bytes;
             measured
         });
-        let runs = runs.collect();
-        row(label, events, runs, sent);
+        let runs: Vec<Measured> = runs.collect();
+        row(label, events, &runs, sent);
     }
-    api.kill();
+    api.end();
 }
 
 /// Reads all events into the spool, where they stay.
@@ -153,7 +153,7 @@ fn fill(home: &Path, url: &str, events: u64) {
     let sink = format!("[sinks.fill.file]\npath = \"{}/fill.ndjson\"\n", home.display());
     rig::run_once(home, &(rig::config(home, url, END - SPAN) + KEEP + &sink));
     let lines = std::fs::read(home.join("fill.ndjson")).expect("it was written");
-    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count() as u64, events);
+    assert_eq!(memchr::memchr_iter(b'\n', &lines).count() as u64, events);
 }
 
 const KEEP: &str = "[spool]\nkeep = \"7d\"\n";
@@ -180,27 +180,24 @@ impl Run<'_> {
         let measured = self.once(sink, "");
         let path = self.home.join(format!("{}.ndjson", self.name));
         let lines = std::fs::read(&path).expect("it was written");
-        assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count() as u64, self.events);
+        assert_eq!(memchr::memchr_iter(b'\n', &lines).count() as u64, self.events);
         std::fs::remove_file(path).expect("it is ours");
         (measured, lines.len() as u64)
     }
 
     fn http(&self, sink: &str, batch: u64) -> (Measured, u64) {
         let items = if batch == ELASTIC { ELASTIC } else { 0 };
-        let mut receiver = Other::start(&["receive", &items.to_string()]);
+        let receiver = Other::start(&["receive", &items.to_string()]);
         let measured = self.once(sink, &receiver.told);
-        drop(receiver.child.stdin.take());
-        let mut told = String::new();
-        receiver.rest.read_line(&mut told).expect("it tells what it has counted");
-        receiver.child.wait().expect("it ends");
-        let (requests, bytes) = told.trim().split_once(' ').expect("two numbers");
+        let told = receiver.end();
+        let (requests, bytes) = told.split_once(' ').expect("two numbers");
         assert_eq!(requests, (self.events / batch).to_string(), "every batch came, and once");
         (measured, bytes.parse().expect("a number of bytes"))
     }
 }
 
 #[allow(clippy::cast_precision_loss)]
-fn row(label: &str, events: u64, runs: Vec<Measured>, sent: u64) {
+fn row(label: &str, events: u64, runs: &[Measured], sent: u64) {
     let middle = |of: fn(&Measured) -> f64| {
         let mut all: Vec<f64> = runs.iter().map(of).collect();
         all.sort_by(f64::total_cmp);

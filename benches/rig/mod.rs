@@ -2,7 +2,7 @@
 //! as a child that is measured.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ pub const END: i64 = 1_790_000_000_000;
 pub const SPAN: i64 = 7 * 86_400_000;
 pub const PAGE: usize = 1000;
 
-/// This program once more, as another process; it ends when it is told to or is killed.
+/// This program once more, as another process, which ends with its standard input.
 pub struct Other {
-    pub child: Child,
+    child: Child,
     /// The first line that it has written.
     pub told: String,
-    pub rest: BufReader<std::process::ChildStdout>,
+    rest: BufReader<std::process::ChildStdout>,
 }
 
 impl Other {
@@ -36,8 +36,13 @@ impl Other {
         Self { child, told: told.trim().to_owned(), rest }
     }
 
-    pub fn kill(&mut self) {
-        self.child.kill().and_then(|()| self.child.wait().map(drop)).expect("it was running");
+    /// Has it end; returns what it has written last.
+    pub fn end(mut self) -> String {
+        drop(self.child.stdin.take());
+        let mut told = String::new();
+        self.rest.read_to_string(&mut told).expect("a pipe");
+        self.child.wait().expect("it is our child");
+        told.trim().to_owned()
     }
 }
 
@@ -69,7 +74,11 @@ pub async fn serve(events: impl Iterator<Item = SimEvent>) {
     let (api, serve) = Api::bind(options).await.expect("a free port");
     api.add_all(events);
     println!("{}", api.url());
-    serve.await.expect("it serves until it is killed");
+    std::thread::spawn(|| {
+        std::io::stdin().read_to_end(&mut Vec::new()).expect("a pipe");
+        std::process::exit(0);
+    });
+    serve.await.expect("it serves until it is to end");
 }
 
 /// `[sources.bench.keeper]`, and what every run has.
