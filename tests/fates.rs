@@ -468,6 +468,23 @@ async fn what_a_firewall_forbids_is_found_out_and_the_rest_is_delivered() {
     assert_eq!(letters(&shelf).len(), 1);
 }
 
+/// One answer blocks the sink and another ends that at once, while both were on their way.
+#[tokio::test(start_paused = true)]
+async fn what_a_short_block_has_dropped_is_sent_all_the_same() {
+    let shelf = filled(12).await;
+    let sink = Mailbox::new(|number, events| match number {
+        0 => Answer::Unauthorized,
+        1..=3 => Answer::Each(vec![Verdict::Accepted; events.len()]),
+        _ => Answer::Accept,
+    });
+
+    let run = start(shelf.store(), &sink, 3, 4).await;
+    settles(&shelf, 12).await;
+
+    assert_eq!(run.finish().await, End::Done);
+    assert_eq!(sink.sorted(), (1..=12).collect::<Vec<_>>());
+}
+
 /// Somebody agrees beside the courier, while it is blocked.
 async fn agreed(shelf: &Shelf, sink: &Mailbox) {
     let is_blocked = "SELECT count(*) FROM sinks WHERE name = 's' AND state = 'blocked'";

@@ -52,6 +52,8 @@ pub struct Fate {
     lone: u32,
     hour: Hour,
     block: Option<Block>,
+    /// True when a block may have dropped what is to be formed anew.
+    has_dropped: bool,
     /// How often it was probed since it was blocked.
     probes: u32,
     /// True from a 403 or 404 until batches are accepted again.
@@ -75,6 +77,7 @@ impl Fate {
             lone: 0,
             hour: Hour::default(),
             block: None,
+            has_dropped: false,
             probes: 0,
             is_forbidden: false,
             accepted_until: 0,
@@ -90,6 +93,12 @@ impl Fate {
     /// Why the sink is blocked, if it is.
     pub fn block(&self) -> Option<&Block> {
         self.block.as_ref()
+    }
+
+    /// True when a block is over that may have dropped batches: their events are to be sent in new
+    /// ones. Says so once.
+    pub fn take_dropped(&mut self) -> bool {
+        self.block.is_none() && std::mem::take(&mut self.has_dropped)
     }
 
     /// How many events were refused alone and are not proven bad.
@@ -329,6 +338,7 @@ impl Fate {
 
     fn block_for(&mut self, why: Why, error: String, hint: Option<String>) {
         self.open.retain(|piece| piece.is_doubtful);
+        self.has_dropped = true;
         if self.block.is_none() {
             self.probes = 0;
         }

@@ -175,6 +175,9 @@ impl Courier {
             {
                 return Ok(end);
             }
+            if self.away.is_empty() && self.fate.take_dropped() {
+                self.next = self.ledger.settled() + 1;
+            }
             self.load().await?;
             if let Some(end) = self.commit().await? {
                 return Ok(end);
@@ -216,12 +219,9 @@ impl Courier {
         let error = err.to_string();
         match err {
             DeliveryError::Blocked { hint, .. } => self.blocked(error, hint).await,
-            DeliveryError::Retry { after, .. } => {
+            DeliveryError::Retry { .. } | DeliveryError::Refused { .. } => {
+                let after = if let DeliveryError::Retry { after, .. } = err { after } else { None };
                 self.retry(&error, after).await?;
-                Ok(self.orders.stop.borrow().then_some(End::Stopped))
-            }
-            DeliveryError::Refused { .. } => {
-                self.retry(&error, None).await?;
                 Ok(self.orders.stop.borrow().then_some(End::Stopped))
             }
         }
