@@ -499,7 +499,7 @@ async fn agreed(shelf: &Shelf, sink: &Mailbox) {
 #[tokio::test(start_paused = true)]
 async fn what_somebody_agrees_to_becomes_dead_letters_and_the_rest_is_delivered() {
     let shelf = filled(600).await;
-    let is_bad = |seq: &Seq| *seq > 100 && seq % 4 == 0;
+    let is_bad = |seq: &Seq| *seq > 100 && seq.is_multiple_of(4);
     let sink = Mailbox::new(move |_, events| refuse_if(events.iter().any(is_bad), Answer::Refuse));
 
     let run = start(shelf.store(), &sink, 100, 4).await;

@@ -282,7 +282,7 @@ impl Judge for Bulk {
 
     fn bodies(&self) -> Vec<(usize, usize)> {
         let bodies = self.bulks().into_iter().map(|seen| seen.body);
-        let count = |body: &[u8]| body.iter().filter(|byte| **byte == b'\n').count() / 2;
+        let count = |body: &[u8]| memchr::memchr_iter(b'\n', body).count() / 2;
         bodies.map(|body| (body.len(), count(&body))).collect()
     }
 
