@@ -4,14 +4,14 @@
 //! document with one key twice is refused, so of these two the record keeps what it has, and gets
 //! what it lacks. The record is never parsed; only one that may have such a key is looked through.
 
-use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use chrono::Datelike;
 use memchr::memmem::Finder;
 
 use super::Format;
-use super::json::{civil, put_member, put_number, put_time, put_uid};
+use super::json::{Marks, civil, put_member, put_number, put_time, put_uid};
+use super::members::{members, unescaped};
 use crate::event::{Event, Millis};
 
 /// Stands in an index's name for the event's day.
@@ -74,7 +74,7 @@ pub fn encode(event: &Event<'_>, format: Format, daily: Option<&Daily>, out: &mu
     }
     if format == Format::Json && !taken.member {
         out.extend_from_slice(comma);
-        put_member(event, out);
+        put_member(event, Marks::default(), out);
     }
     out.extend_from_slice(b"}\n");
 }
@@ -97,59 +97,15 @@ impl Taken {
 
     fn by_all_keys(raw: &[u8]) -> Self {
         let mut taken = Self::default();
-        for_each_key(raw, |key| match &*key {
-            b"@timestamp" => taken.timestamp = true,
-            b"siemferry" => taken.member = true,
-            _ => {}
-        });
+        for (key, _) in members(raw) {
+            match &*unescaped(key) {
+                b"@timestamp" => taken.timestamp = true,
+                b"siemferry" => taken.member = true,
+                _ => {}
+            }
+        }
         taken
     }
-}
-
-/// Calls `found` with each key of the object itself, not with those within its values.
-fn for_each_key(object: &[u8], mut found: impl FnMut(Cow<'_, [u8]>)) {
-    let (mut at, mut depth, mut is_key) = (0, 0_usize, false);
-    while let Some(byte) = object.get(at) {
-        match byte {
-            b'"' => {
-                let end = end_of_string(object, at + 1);
-                if depth == 1 && is_key {
-                    found(unescaped(&object[at..end]));
-                    is_key = false;
-                }
-                at = end;
-                continue;
-            }
-            b'{' | b'[' => {
-                depth += 1;
-                is_key = depth == 1;
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b',' => is_key = depth == 1,
-            _ => {}
-        }
-        at += 1;
-    }
-}
-
-/// Behind the quotation mark that ends the string whose first character is at `at`.
-fn end_of_string(text: &[u8], mut at: usize) -> usize {
-    while let Some(found) = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-        at += found;
-        if text[at] == b'"' {
-            return at + 1;
-        }
-        at += 2;
-    }
-    text.len()
-}
-
-/// What stands between the quotation marks. One that is no text to others is none of our keys.
-fn unescaped(quoted: &[u8]) -> Cow<'_, [u8]> {
-    if !quoted.contains(&b'\\') {
-        return Cow::Borrowed(quoted.strip_suffix(b"\"").unwrap_or(quoted).get(1..).unwrap_or(b""));
-    }
-    Cow::Owned(serde_json::from_slice::<String>(quoted).unwrap_or_default().into_bytes())
 }
 
 #[cfg(test)]
@@ -329,9 +285,7 @@ mod tests {
             expected.entry("siemferry").or_insert_with(|| ours["siemferry"].clone());
             prop_assert_eq!(&parsed, &expected);
             // No key of the document itself stands twice.
-            let mut keys = Vec::new();
-            for_each_key(document.trim_end().as_bytes(), |key| keys.push(key.into_owned()));
-            prop_assert_eq!(keys.len(), expected.len());
+            prop_assert_eq!(super::members(document.trim_end().as_bytes()).count(), expected.len());
         }
     }
 }

@@ -16,12 +16,21 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
     if body != b"{" {
         out.push(b',');
     }
-    put_member(event, out);
+    put_member(event, Marks::default(), out);
     out.push(b'}');
 }
 
+/// What is said of a message that is not what it would be elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    /// The event was so old when it was read that the destination gives it another time.
+    pub backfilled: bool,
+    /// Its longest values were cut.
+    pub truncated: bool,
+}
+
 /// Appends the member that is ours.
-pub(super) fn put_member(event: &Event<'_>, out: &mut Vec<u8>) {
+pub(super) fn put_member(event: &Event<'_>, marks: Marks, out: &mut Vec<u8>) {
     out.extend_from_slice(br#""siemferry":{"uid":""#);
     put_uid(event.uid, out);
     out.extend_from_slice(br#"","source":""#);
@@ -39,7 +48,28 @@ pub(super) fn put_member(event: &Event<'_>, out: &mut Vec<u8>) {
     put_time(event.time, out);
     out.extend_from_slice(br#","received":"#);
     put_time(Some(event.received), out);
-    write!(out, r#","seq":{}}}"#, event.seq).expect("a vector takes all");
+    write!(out, r#","seq":{}"#, event.seq).expect("a vector takes all");
+    marks.put(out);
+    out.push(b'}');
+}
+
+impl Marks {
+    /// True when there is something to say.
+    pub(super) fn any(self) -> bool {
+        self.backfilled || self.truncated
+    }
+
+    /// Appends a member for each that is set, a comma before it.
+    pub(super) fn put(self, out: &mut Vec<u8>) {
+        for (is_set, member) in [
+            (self.backfilled, &b",\"backfilled\":true"[..]),
+            (self.truncated, b",\"truncated\":true"),
+        ] {
+            if is_set {
+                out.extend_from_slice(member);
+            }
+        }
+    }
 }
 
 /// Formatting by the standard library costs more than all the rest of a line.

@@ -4,8 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 
+mod cut;
 pub mod elastic;
 pub mod json;
+mod members;
+pub mod sentinel;
 
 /// `format = …`: what a delivered event looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]

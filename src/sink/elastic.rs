@@ -183,6 +183,7 @@ impl Config {
     fn keys(&self) -> Keys<'_> {
         Keys {
             url: &self.url,
+            url_key: ("url", "https://es.example.com:9200"),
             batch: self.batch,
             in_flight: self.in_flight,
             ca_file: self.ca_file.as_ref(),

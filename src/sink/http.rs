@@ -65,6 +65,8 @@ impl From<Batch> for BatchLimits {
 pub struct Keys<'a> {
     /// Where to.
     pub url: &'a Address,
+    /// The key that says so, and an example of what it says.
+    pub url_key: (&'static str, &'static str),
     /// When a batch is full.
     pub batch: Batch,
     /// How many batches may be on their way at once.
@@ -92,7 +94,10 @@ impl Keys<'_> {
         let timeout = timeout.then(|| Problem::at("timeout", "must be more than `0s`"));
         let batch = BatchLimits::from(self.batch).check();
         let proxy = url::check_proxy(self.proxy);
-        [self.url.check(), batch, in_flight, proxy, timeout].into_iter().flatten().collect()
+        [self.url.check(self.url_key), batch, in_flight, proxy, timeout]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// How the connection is to be made.
@@ -123,7 +128,7 @@ pub struct Address(String);
 impl Address {
     /// The URL; none when [`Self::check`] finds something wrong.
     pub fn url(&self) -> Option<Url> {
-        Url::parse(&self.0).ok().filter(|_| self.check().is_none())
+        Url::parse(&self.0).ok().filter(|_| self.fault().is_none())
     }
 
     /// Scheme, host and port.
@@ -132,22 +137,23 @@ impl Address {
         Url::parse(&self.0).map_or_else(|_| "no URL".to_owned(), origin)
     }
 
-    /// What is wrong with it.
-    pub fn check(&self) -> Option<Problem> {
-        let wrong = |text| {
-            let hint = r#"the receiver's address, such as "https://siem.example.com:8443/in""#;
-            Some(Problem::at("url", text).hint(hint))
-        };
+    /// What is wrong with it; with the key that holds it and an example.
+    pub fn check(&self, (key, example): (&str, &str)) -> Option<Problem> {
+        let hint = format!("the receiver's address, such as \"{example}\"");
+        self.fault().map(|text| Problem::at(key, text).hint(hint))
+    }
+
+    fn fault(&self) -> Option<&'static str> {
         if self.0.is_empty() {
-            return wrong("is missing");
+            return Some("is missing");
         }
-        let Ok(parsed) = Url::parse(&self.0) else { return wrong("is not a URL") };
+        let Ok(parsed) = Url::parse(&self.0) else { return Some("is not a URL") };
         match () {
-            () if !url::is_web(&parsed) => wrong("is not a URL of the web"),
-            () if url::has_user(&parsed) => wrong("holds a user name or a password"),
-            () if parsed.fragment().is_some() => wrong("holds a fragment"),
+            () if !url::is_web(&parsed) => Some("is not a URL of the web"),
+            () if url::has_user(&parsed) => Some("holds a user name or a password"),
+            () if parsed.fragment().is_some() => Some("holds a fragment"),
             () if parsed.scheme() == "http" && !url::is_loopback(&parsed) => {
-                wrong("would send events unencrypted: plain `http://` is for loopback")
+                Some("would send events unencrypted: plain `http://` is for loopback")
             }
             () => None,
         }

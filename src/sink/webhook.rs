@@ -182,6 +182,7 @@ impl Config {
     fn keys(&self) -> Keys<'_> {
         Keys {
             url: &self.url,
+            url_key: ("url", "https://siem.example.com:8443/in"),
             batch: self.batch,
             in_flight: self.in_flight,
             ca_file: self.ca_file.as_ref(),

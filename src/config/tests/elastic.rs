@@ -75,7 +75,7 @@ fn events_go_to_an_index_or_to_a_data_stream() {
 fn a_url_is_that_of_the_cluster() {
     sink_with("index = 'a'").is_refused(
         "`c.toml`: `sinks.search.elastic.url`: is missing",
-        r#"the receiver's address, such as "https://siem.example.com:8443/in""#,
+        r#"the receiver's address, such as "https://es.example.com:9200""#,
     );
     sink_with("index = 'a'\nurl = 'https://es.example.com/?a=b'").is_refused(
         "`c.toml`: `sinks.search.elastic.url`: holds a query",
