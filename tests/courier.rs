@@ -149,7 +149,7 @@ impl Sink for Destination {
                 let mut inner = self.0.lock().unwrap();
                 inner.accepted.extend_from_slice(&batch.bytes);
                 let bookmark = Some(Bookmark(inner.accepted.len().to_string()));
-                Ok(Receipt { verdicts: None, bookmark })
+                Ok(Receipt { bookmark, ..Receipt::default() })
             }
             Answer::Fail => Err(failure()),
             Answer::Block => {

@@ -179,7 +179,7 @@ impl Sink for Mailbox {
             }
             Answer::Each(verdicts) => {
                 take(&mut |at| verdicts[at] == Verdict::Accepted);
-                Ok(Receipt { verdicts: Some(verdicts), bookmark: None })
+                Ok(Receipt { verdicts: Some(verdicts), ..Receipt::default() })
             }
             Answer::Forbidden => Err(DeliveryError::Blocked {
                 source: "403 Forbidden".into(),

@@ -95,7 +95,7 @@ impl Courier {
         }
         let before = draft.batch.bytes.len();
         let encoded = self.encode_event(seq, &mut draft.batch.bytes).await?;
-        let is_too_much = before > 0 && draft.batch.bytes.len() > self.most_bytes;
+        let is_too_much = before > 0 && draft.batch.bytes.len() > self.size.most();
         if encoded.is_err() || is_too_much {
             draft.batch.bytes.truncate(before);
             draft.bad = encoded.err().map(|unencodable| (seq, unencodable));

@@ -29,6 +29,8 @@ mod form;
 mod ledger;
 mod piece;
 mod ranges;
+mod size;
+mod told;
 mod upcoming;
 mod weather;
 
@@ -36,6 +38,8 @@ use fate::Fate;
 use form::Formed;
 use ledger::Ledger;
 use piece::Piece;
+use size::Size;
+use told::Told;
 use upcoming::Cursor;
 
 /// What a courier is told from outside, besides the doorbell of the store.
@@ -77,12 +81,12 @@ pub struct Courier {
     orders: Orders,
     spool: Cursor,
     health: Health,
+    told: Told,
     ledger: Ledger,
     fate: Fate,
     /// The number that the next batch begins with.
     next: Seq,
-    /// How large a batch may be; less than configured when the destination takes less.
-    most_bytes: usize,
+    size: Size,
     /// Batches that are to be sent as soon as the store knows of them.
     ready: Vec<Formed>,
     /// Those on their way.
@@ -123,9 +127,10 @@ impl Courier {
             name: name.to_owned(),
             spool: Cursor::new(store.clone(), id, delivery.route.clone()),
             health: Health::new(Duration::from_millis(500), Duration::from_secs(60), seed),
+            told: Told::default(),
             fate: Fate::new(name),
             next: settled + 1,
-            most_bytes: usize::try_from(delivery.batch.bytes.get()).unwrap_or(usize::MAX),
+            size: Size::new(delivery.batch.bytes.get()),
             left: sending.batches.clone(),
             ledger: Ledger::new(id, settled, sending),
             sink: Arc::from(sink),
@@ -340,12 +345,13 @@ impl Courier {
         for ((piece, batch), answer) in std::mem::take(&mut self.landed) {
             self.away.retain(|away| away.id != piece.id);
             match answer {
-                Ok(Receipt { verdicts: None, bookmark }) => {
+                Ok(Receipt { verdicts: None, bookmark, .. }) => {
+                    self.size.accepted();
                     self.fate.accepted(piece.events.len(), self.now());
                     self.ledger.deliver(&piece);
                     self.ledger.stand(bookmark);
                     let (events, bytes) = (piece.events.len(), batch.bytes.len());
-                    debug!(events, bytes, "Batch delivered.");
+                    debug!(batch = %batch.id, events, bytes, "Batch delivered.");
                     if !self.fate.is_troubled() {
                         self.works_again().await?;
                     }
@@ -365,34 +371,5 @@ impl Courier {
 
     fn now(&self) -> Duration {
         self.begun.elapsed()
-    }
-
-    /// Has `status` show how the sink is doing, if that is news.
-    async fn remember(&mut self) -> Result<(), store::Error> {
-        if !self.health.is_untold() {
-            return Ok(());
-        }
-        let (state, error) = self.health.tell();
-        match self.store.sink_state(self.id, state, error).await {
-            Ok(()) => Ok(()),
-            Err(err) if err.is_full() => {
-                self.health.untell();
-                Ok(())
-            }
-            Err(err) => Err(err),
-        }
-    }
-
-    async fn pause_for(&mut self, wait: Duration) {
-        let reopen = tokio::select! {
-            () = tokio::time::sleep(wait) => false,
-            _ = self.orders.stop.wait_for(|stop| *stop) => false,
-            // Whoever asks for that may have mended what is wrong.
-            Ok(()) = self.orders.reopen.changed() => true,
-            Ok(()) = self.requests.changed() => false,
-        };
-        if reopen {
-            self.reopen().await;
-        }
     }
 }

@@ -81,6 +81,9 @@ impl Courier {
         batch: &Arc<Batch>,
         answer: Result<Receipt, DeliveryError>,
     ) -> Result<(), store::Error> {
+        if answer.is_err() {
+            self.told.batch = batch.id;
+        }
         let answer = match answer {
             Ok(Receipt { verdicts: Some(verdicts), .. })
                 if verdicts.len() != piece.events.len() =>
@@ -91,8 +94,10 @@ impl Courier {
             answer => answer,
         };
         let heard = match answer {
-            Ok(Receipt { verdicts, bookmark }) => {
+            Ok(Receipt { verdicts, bookmark, is_ambiguous }) => {
                 self.ledger.stand(bookmark);
+                self.ledger.doubt(u64::from(is_ambiguous));
+                piece.is_doubtful |= is_ambiguous;
                 verdicts.map_or(Heard::Accepted, Heard::Each)
             }
             Err(DeliveryError::Retry { after, source, is_ambiguous }) => {
@@ -105,8 +110,7 @@ impl Courier {
             }
             Err(DeliveryError::Refused { reason, is_size }) => {
                 if is_size && piece.events.len() > 1 {
-                    // It would only be refused again at this size.
-                    self.most_bytes = self.most_bytes.min(batch.bytes.len() / 2);
+                    self.size.refused(batch.bytes.len());
                 }
                 Heard::Refused { reason }
             }
@@ -120,9 +124,11 @@ impl Courier {
         let works = !rulings.accepted.is_empty() && self.fate.block().is_none();
         let is_whole = rulings.again.is_none();
         self.obey(rulings).await?;
-        if self.fate.suspects() > suspects {
-            let reason = self.fate.suspicion();
-            warn!(reason, "An event is refused; it is asked about again when others are accepted.");
+        if self.fate.suspects() > suspects
+            && let Some(reason) = self.fate.suspicion()
+            && self.told.is_news(reason, self.now())
+        {
+            warn!(reason, batch = %batch.id, "An event is refused; it is asked about again when others are accepted.");
         }
         if works && is_whole {
             self.works_again().await?;
@@ -165,8 +171,13 @@ impl Courier {
         error: String,
         hint: Option<String>,
     ) -> Result<Option<End>, store::Error> {
-        if self.health.state() != State::Blocked {
-            error!(error, hint, "Sink is blocked; nothing is lost, and it goes on when mended.");
+        let is_news = self.told.is_news(&error, self.now());
+        let is_first = self.health.state() != State::Blocked;
+        if is_first || is_news {
+            let batch = self.told.batch;
+            error!(error, hint, %batch, "Sink is blocked; nothing is lost, and it goes on when mended.");
+        }
+        if is_first {
             self.store.announce(own::sink_blocked(&self.name, &error, hint.as_deref())).await;
         }
         self.health.turn_to(State::Blocked, Some(&error));
@@ -195,8 +206,9 @@ impl Courier {
     ) -> Result<(), store::Error> {
         let wait = self.health.retries.next(after);
         let attempt = self.health.retries.attempt();
-        if self.health.state() == State::Ok {
-            warn!(attempt, retry_in = ?wait, error, "Delivery failed; will retry.");
+        if self.told.is_news(error, self.now()) {
+            let batch = self.told.batch;
+            warn!(attempt, retry_in = ?wait, error, %batch, "Delivery failed; will retry.");
         } else {
             debug!(attempt, retry_in = ?wait, error, "Delivery failed again.");
         }
@@ -210,6 +222,7 @@ impl Courier {
     }
 
     pub(super) async fn works_again(&mut self) -> Result<(), store::Error> {
+        self.told.forget();
         if let Some((was, lasted)) = self.health.works() {
             info!(%was, ?lasted, "Sink works again.");
             if was == State::Blocked {
@@ -217,5 +230,34 @@ impl Courier {
             }
         }
         self.remember().await
+    }
+
+    /// Has `status` show how the sink is doing, if that is news.
+    pub(super) async fn remember(&mut self) -> Result<(), store::Error> {
+        if !self.health.is_untold() {
+            return Ok(());
+        }
+        let (state, error) = self.health.tell();
+        match self.store.sink_state(self.id, state, error).await {
+            Ok(()) => Ok(()),
+            Err(err) if err.is_full() => {
+                self.health.untell();
+                Ok(())
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    pub(super) async fn pause_for(&mut self, wait: Duration) {
+        let reopen = tokio::select! {
+            () = tokio::time::sleep(wait) => false,
+            _ = self.orders.stop.wait_for(|stop| *stop) => false,
+            // Whoever asks for that may have mended what is wrong.
+            Ok(()) = self.orders.reopen.changed() => true,
+            Ok(()) = self.requests.changed() => false,
+        };
+        if reopen {
+            self.reopen().await;
+        }
     }
 }

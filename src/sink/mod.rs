@@ -211,6 +211,8 @@ impl Batch {
 pub struct Receipt {
     /// What became of each message, where that is known for each; none when all were accepted.
     pub verdicts: Option<Vec<Verdict>>,
+    /// True when the destination may hold some of what has the verdict [`Verdict::Retry`].
+    pub is_ambiguous: bool,
     /// What the sink needs to resume behind this batch.
     pub bookmark: Option<Bookmark>,
 }

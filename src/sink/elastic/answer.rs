@@ -72,7 +72,7 @@ pub fn judge(body: &[u8], sent: usize) -> Result<Receipt, DeliveryError> {
     }
     let verdicts: Vec<Verdict> = fates.into_iter().map(Fate::verdict).collect();
     let all_accepted = verdicts.iter().all(|verdict| *verdict == Verdict::Accepted);
-    Ok(Receipt { verdicts: (!all_accepted).then_some(verdicts), bookmark: None })
+    Ok(Receipt { verdicts: (!all_accepted).then_some(verdicts), ..Receipt::default() })
 }
 
 /// The usual answer, known without reading each item.

@@ -288,7 +288,7 @@ impl Sink for FileSink {
         (hand.output, hand.rotation) = (Some(output), rotation);
         appended.map_err(|err| self.failed(err))?;
         (hand.elsewhere, hand.is_unfinished) = (0, false);
-        Ok(Receipt { verdicts: None, bookmark })
+        Ok(Receipt { bookmark, ..Receipt::default() })
     }
 
     async fn settled(&self) {
