@@ -111,21 +111,8 @@ const BATCH: http::Batch = http::Batch {
     wait: Span::seconds(1),
 };
 
-/// The keys that are named, over our own defaults.
 fn batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<http::Batch, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Named {
-        events: Option<NonZeroU32>,
-        bytes: Option<Bytes>,
-        wait: Option<Span>,
-    }
-    let named = Named::deserialize(deserializer)?;
-    Ok(http::Batch {
-        events: named.events.unwrap_or(BATCH.events),
-        bytes: named.bytes.unwrap_or(BATCH.bytes),
-        wait: named.wait.unwrap_or(BATCH.wait),
-    })
+    http::Batch::over(BATCH, deserializer)
 }
 
 impl Config {

@@ -54,6 +54,28 @@ impl Default for Batch {
     }
 }
 
+impl Batch {
+    /// The keys that are named, over a sink's own defaults.
+    pub fn over<'de, D: Deserializer<'de>>(
+        defaults: Self,
+        deserializer: D,
+    ) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Named {
+            events: Option<NonZeroU32>,
+            bytes: Option<Bytes>,
+            wait: Option<Span>,
+        }
+        let named = Named::deserialize(deserializer)?;
+        Ok(Self {
+            events: named.events.unwrap_or(defaults.events),
+            bytes: named.bytes.unwrap_or(defaults.bytes),
+            wait: named.wait.unwrap_or(defaults.wait),
+        })
+    }
+}
+
 impl From<Batch> for BatchLimits {
     fn from(Batch { events, bytes, wait }: Batch) -> Self {
         Self { events, bytes, wait }

@@ -23,6 +23,7 @@ pub mod elastic;
 pub mod file;
 pub mod http;
 mod route;
+pub mod sentinel;
 pub mod webhook;
 
 pub use route::Route;
@@ -38,6 +39,8 @@ pub enum Config {
     File(file::Config),
     /// Documents of Elasticsearch or OpenSearch.
     Elastic(elastic::Config),
+    /// Rows of a stream of Microsoft Sentinel.
+    Sentinel(sentinel::Config),
     /// Requests to a URL.
     Webhook(webhook::Config),
 }
@@ -48,6 +51,7 @@ impl Config {
         match self {
             Self::File(config) => Box::new(file::FileSink::new(config.clone())),
             Self::Elastic(config) => Box::new(elastic::ElasticSink::new(config.clone())),
+            Self::Sentinel(config) => Box::new(sentinel::SentinelSink::new(config)),
             Self::Webhook(config) => Box::new(webhook::WebhookSink::new(config.clone())),
         }
     }
@@ -62,6 +66,7 @@ impl Config {
                 is_exact: true,
             },
             Self::Elastic(config) => config.delivery(),
+            Self::Sentinel(config) => config.delivery(),
             Self::Webhook(config) => config.delivery(),
         }
     }
@@ -71,6 +76,7 @@ impl Config {
         match self {
             Self::File(config) => config.from,
             Self::Elastic(config) => config.from,
+            Self::Sentinel(config) => config.from,
             Self::Webhook(config) => config.from,
         }
     }
@@ -80,6 +86,7 @@ impl Config {
         match self {
             Self::File(_) => "file",
             Self::Elastic(_) => "elastic",
+            Self::Sentinel(_) => "sentinel",
             Self::Webhook(_) => "webhook",
         }
     }
@@ -88,7 +95,7 @@ impl Config {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(config) => Some(&config.path),
-            Self::Elastic(_) | Self::Webhook(_) => None,
+            Self::Elastic(_) | Self::Sentinel(_) | Self::Webhook(_) => None,
         }
     }
 
@@ -97,6 +104,7 @@ impl Config {
         match self {
             Self::File(config) => &config.route,
             Self::Elastic(config) => &config.route,
+            Self::Sentinel(config) => &config.route,
             Self::Webhook(config) => &config.route,
         }
     }
@@ -106,6 +114,7 @@ impl Config {
         match self {
             Self::File(_) => Vec::new(),
             Self::Elastic(config) => config.secrets(),
+            Self::Sentinel(config) => config.secrets(),
             Self::Webhook(config) => config.secrets(),
         }
     }
@@ -115,6 +124,7 @@ impl Config {
         match self {
             Self::File(config) => config.check(),
             Self::Elastic(config) => config.check(),
+            Self::Sentinel(config) => config.check(),
             Self::Webhook(config) => config.check(),
         }
     }
@@ -128,6 +138,7 @@ impl Config {
         match self {
             Self::File(config) => config.examine(),
             Self::Elastic(config) => config.examine(),
+            Self::Sentinel(config) => config.examine(),
             Self::Webhook(config) => config.examine(),
         }
     }
@@ -273,6 +284,11 @@ impl DeliveryError {
     /// Something that passes by itself, and has delivered nothing.
     pub fn passing(source: impl Into<BoxError>) -> Self {
         Self::Retry { after: None, source: source.into(), is_ambiguous: false }
+    }
+
+    /// Whether the destination may hold the batch all the same.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Retry { is_ambiguous: true, .. })
     }
 
     /// Something that somebody must mend, and that no event is the cause of.
