@@ -23,6 +23,7 @@ pub mod elastic;
 pub mod file;
 pub mod http;
 mod route;
+pub mod sentinel;
 pub mod webhook;
 
 pub use route::Route;
