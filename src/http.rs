@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use reqwest::header::{
-    CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Proxy, Response, Url, tls};
@@ -94,12 +95,19 @@ pub struct Answer {
     pub content_type: Option<String>,
     /// `Location`, as sent.
     pub location: Option<String>,
+    /// `WWW-Authenticate`, as sent.
+    pub www_authenticate: Option<String>,
     /// From the sending of the request to the end of the body.
     pub elapsed: Duration,
 }
 
 /// Builds a client. The TLS provider is installed once, by the first.
 pub fn client(settings: &Settings) -> Result<Client, Error> {
+    client_connecting(settings, connect_timeout(settings.timeout))
+}
+
+/// The same, where a connection may take no longer than this to be made.
+pub fn client_connecting(settings: &Settings, within: Duration) -> Result<Client, Error> {
     // An error means that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
@@ -108,7 +116,7 @@ pub fn client(settings: &Settings) -> Result<Client, Error> {
         .referer(false)
         .no_proxy()
         .tls_version_min(tls::Version::TLS_1_2)
-        .connect_timeout(connect_timeout(settings.timeout))
+        .connect_timeout(within)
         .read_timeout(READ_TIMEOUT.min(settings.timeout))
         .timeout(settings.timeout);
     if let Some(path) = &settings.ca_file {
@@ -159,6 +167,7 @@ pub async fn send(client: &Client, request: Request, wanted: Wanted) -> Result<A
     let date = text(head, &DATE).and_then(|value| http_date(&value));
     let retry_after = text(head, &RETRY_AFTER).and_then(|value| retry_after(&value, date));
     let (content_type, location) = (text(head, &CONTENT_TYPE), text(head, &LOCATION));
+    let www_authenticate = text(head, &WWW_AUTHENTICATE);
     let encoding = text(head, &CONTENT_ENCODING).filter(|value| value != "identity");
     let status = response.status().as_u16();
     let (body, memory) = match (wanted, encoding) {
@@ -168,7 +177,17 @@ pub async fn send(client: &Client, request: Request, wanted: Wanted) -> Result<A
         (Wanted::Beginning(cap), None) => (beginning(response, cap).await, None),
     };
     let elapsed = sent.elapsed();
-    Ok(Answer { status, body, memory, date, retry_after, content_type, location, elapsed })
+    Ok(Answer {
+        status,
+        body,
+        memory,
+        date,
+        retry_after,
+        content_type,
+        location,
+        www_authenticate,
+        elapsed,
+    })
 }
 
 /// What comes of a body, if anything does.

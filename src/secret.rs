@@ -14,7 +14,7 @@ mod command;
 mod file;
 mod redact;
 
-pub use redact::{redact, register};
+pub use redact::{Held, hold, redact, register};
 
 /// `{ file = } { env = } { credential = } { command = [..] }`, or the value itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -233,6 +233,44 @@ impl Error {
 /// It cannot be read, or others can read it.
 pub fn private_file(path: &Path) -> Result<String, Error> {
     file::read(path)
+}
+
+/// The same of a file that need not be text.
+///
+/// # Errors
+/// It cannot be read, or others can read it.
+pub fn private_bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    file::read_bytes(path)
+}
+
+/// All of a small text that the platform has put there, for whom it let read it: a token in a
+/// container, or the proof that this process is on this machine.
+///
+/// # Errors
+/// It cannot be read, is longer than `most` bytes, or is no text.
+pub fn platform_file(path: &Path, most: u64) -> std::io::Result<String> {
+    file::read_platform(path, most)
+}
+
+/// The variables by which a platform tells a program where its identity comes from.
+const OF_PLATFORMS: [&str; 9] = [
+    "AZURE_AUTHORITY_HOST",
+    "AZURE_CLIENT_ID",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+    "AZURE_TENANT_ID",
+    "IDENTITY_ENDPOINT",
+    "IMDS_ENDPOINT",
+    "ProgramData",
+    "ProgramFiles",
+];
+
+/// What the platform says in one of the variables that are known here; none when it is unset or
+/// empty.
+pub fn platform(name: &str) -> Option<String> {
+    debug_assert!(OF_PLATFORMS.contains(&name), "`{name}` is not known here");
+    let known = OF_PLATFORMS.iter().find(|known| **known == name)?;
+    std::env::var(known).ok().filter(|value| !value.is_empty())
 }
 
 /// What keeps a value from being a secret, if anything.

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use imp::{
-    allocate, create_dir_private, create_private, effective_user, free_bytes, host_name, inode,
-    is_disk_error, is_network_fs, may_write, mode, no_follow, no_wait, on_reopen_signal,
+    ARC_AGENT, allocate, create_dir_private, create_private, effective_user, free_bytes, host_name,
+    inode, is_disk_error, is_network_fs, may_write, mode, no_follow, no_wait, on_reopen_signal,
     on_stop_signals, open_private, owner, rename_new, set_mode, sync_dir,
 };
 
@@ -65,6 +65,11 @@ mod imp {
     use std::path::Path;
 
     use rustix::fs::{Access, AtFlags, CWD, OFlags};
+
+    /// Where the agent of Azure Arc is, and where it leaves its proofs: each below a directory that
+    /// a variable of the environment names, if one does.
+    pub const ARC_AGENT: [(Option<&str>, &str); 2] =
+        [(None, "/opt/azcmagent/bin/himds"), (None, "/var/opt/azcmagent/tokens")];
 
     /// The numeric user who owns an open file.
     pub fn owner(file: &File) -> io::Result<u32> {
@@ -237,6 +242,13 @@ mod imp {
     use std::fs::{File, Metadata, OpenOptions};
     use std::io;
     use std::path::Path;
+
+    /// Where the agent of Azure Arc is, and where it leaves its proofs: each below a directory that
+    /// a variable of the environment names, if one does.
+    pub const ARC_AGENT: [(Option<&str>, &str); 2] = [
+        (Some("ProgramFiles"), r"AzureConnectedMachineAgent\himds.exe"),
+        (Some("ProgramData"), r"AzureConnectedMachineAgent\Tokens"),
+    ];
 
     /// The numeric user who owns an open file: always ours.
     pub fn owner(_: &File) -> io::Result<u32> {

@@ -20,7 +20,8 @@ pub fn said(body: &[u8]) -> Option<String> {
         return Some("an HTML page".into());
     }
     let json: Option<Value> = serde_json::from_str(text).ok();
-    let named = ["/message", "/error", "/0/message", "/0/error", "/error_description", "/detail"];
+    // OAuth has an `error` for programs, and a description beside it.
+    let named = ["/message", "/error_description", "/error", "/0/message", "/0/error", "/detail"];
     let found = json.as_ref().and_then(|json| {
         named.iter().find_map(|pointer| json.pointer(pointer).and_then(Value::as_str))
     });

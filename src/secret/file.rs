@@ -1,7 +1,7 @@
 //! Reads a secret from a file that only the right users can read.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::Error;
@@ -10,8 +10,14 @@ use crate::sys;
 /// No secret is longer.
 pub const MAX_BYTES: u64 = 64 * 1024;
 
-/// Reads all of a file, after a look at what was opened and who else can read it.
+/// Reads all of a text, after a look at what was opened and who else can read it.
 pub fn read(path: &Path) -> Result<String, Error> {
+    let not_text = |_| Error::NotASecret { path: path.to_owned(), why: "it is not UTF-8" };
+    String::from_utf8(read_bytes(path)?).map_err(not_text)
+}
+
+/// Reads all of a file, after the same look.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
     let not_a_secret = |why| Error::NotASecret { path: path.to_owned(), why };
     // Links are followed, as Kubernetes mounts secrets by links; the opened file is what is judged.
@@ -28,10 +34,25 @@ pub fn read(path: &Path) -> Result<String, Error> {
     if value.len() as u64 > MAX_BYTES {
         return Err(not_a_secret("it is longer than 64 KiB"));
     }
-    String::from_utf8(value).map_err(|_| not_a_secret("it is not UTF-8"))
+    Ok(value)
 }
 
-fn open(path: &Path) -> std::io::Result<File> {
+/// Reads all of a text whose owner and mode are the platform's business.
+pub fn read_platform(path: &Path, most: u64) -> io::Result<String> {
+    let refused = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let file = open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(refused("it is not a regular file".to_owned()));
+    }
+    let mut value = Vec::new();
+    file.take(most + 1).read_to_end(&mut value)?;
+    if value.len() as u64 > most {
+        return Err(refused(format!("it is longer than {most} bytes")));
+    }
+    String::from_utf8(value).map_err(|_| refused("it is not UTF-8".to_owned()))
+}
+
+fn open(path: &Path) -> io::Result<File> {
     let mut options = std::fs::OpenOptions::new();
     // Opening a pipe that nobody writes to would wait for ever.
     sys::no_wait(options.read(true)).open(path)

@@ -7,7 +7,14 @@ use std::sync::{PoisonError, RwLock};
 const SHORTEST: usize = 6;
 
 /// Every form of every secret that was read, longest first.
-static FORMS: RwLock<Vec<String>> = RwLock::new(Vec::new());
+static FORMS: RwLock<Vec<Form>> = RwLock::new(Vec::new());
+
+/// One way to write a secret.
+struct Form {
+    text: String,
+    /// How many want it known; those of a lasting secret never cease to.
+    holders: usize,
+}
 
 /// Has [`redact()`] know a value.
 pub fn register(value: &str) {
@@ -15,13 +22,38 @@ pub fn register(value: &str) {
         return;
     }
     let mut known = FORMS.write().unwrap_or_else(PoisonError::into_inner);
-    for form in forms(value) {
-        if !known.contains(&form) {
-            known.push(form);
+    for text in forms(value) {
+        match known.iter_mut().find(|form| form.text == text) {
+            Some(form) => form.holders += 1,
+            None => known.push(Form { text, holders: 1 }),
         }
     }
     // A form may contain another one, and must go as a whole.
-    known.sort_by_key(|form| std::cmp::Reverse(form.len()));
+    known.sort_by_key(|form| std::cmp::Reverse(form.text.len()));
+}
+
+/// Has [`redact()`] know a value that others follow, such as a token: for as long as this lives.
+pub fn hold(value: &str) -> Held {
+    register(value);
+    Held(value.to_owned())
+}
+
+/// A value that [`redact()`] knows.
+pub struct Held(String);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.0.len() < SHORTEST {
+            return;
+        }
+        let mut known = FORMS.write().unwrap_or_else(PoisonError::into_inner);
+        for text in forms(&self.0) {
+            if let Some(form) = known.iter_mut().find(|form| form.text == text) {
+                form.holders -= 1;
+            }
+        }
+        known.retain(|form| form.holders > 0);
+    }
 }
 
 /// The text with `***` in place of every secret value that was read so far.
@@ -31,7 +63,7 @@ pub fn register(value: &str) {
 pub fn redact(text: &str) -> String {
     let known = FORMS.read().unwrap_or_else(PoisonError::into_inner);
     let mut text = text.to_owned();
-    for form in known.iter() {
+    for Form { text: form, .. } in known.iter() {
         if text.contains(form.as_str()) {
             text = text.replace(form.as_str(), "***");
         }
@@ -151,6 +183,17 @@ mod tests {
         register("long-canary-inner-long");
 
         assert_eq!(redact("a long-canary-inner-long b canary-inner c"), "a *** b *** c");
+    }
+
+    #[test]
+    fn a_value_that_is_held_twice_is_known_until_both_let_it_go() {
+        let (first, second) = (hold("held-canary"), hold("held-canary"));
+
+        drop(first);
+        assert_eq!(redact("held-canary"), "***");
+        drop(second);
+
+        assert_eq!(redact("held-canary"), "held-canary");
     }
 
     #[test]

@@ -6,7 +6,6 @@
 //! a query can remove them.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -146,11 +145,11 @@ impl SentinelSink {
         let (length, compress) = (rows.len(), self.compress);
         let make = move || compress.apply(array_of(rows).into());
         let body = http::offload(length, make).await?;
-        let answer = self.post(id, body).await?;
-        self.judge(&answer)
+        let mut answer = self.post(id, body).await?;
+        self.judge(&mut answer)
     }
 
-    fn judge(&self, answer: &Answer) -> Result<(), Failure> {
+    fn judge(&self, answer: &mut Answer) -> Result<(), Failure> {
         if answer.status == 204 {
             *self.forbidden() = None;
             return Ok(());
@@ -263,8 +262,8 @@ impl Sink for SentinelSink {
         };
         let id = uuid::Uuid::new_v4().to_string();
         let body = self.compress.apply(b"[]"[..].into()).map_err(DeliveryError::passing)?;
-        let answer = self.post(&id, body).await?;
-        let told = Refusal::of(&answer).probed(&self.target, &answer, self.compress)?;
+        let mut answer = self.post(&id, body).await?;
+        let told = Refusal::of(&mut answer).probed(&self.target, &answer, self.compress)?;
         match mismatch {
             Some(mismatch) => Err(mismatch),
             None => Ok(told),

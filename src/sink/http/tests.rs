@@ -15,6 +15,7 @@ fn answer(status: u16, body: &str) -> Answer {
         retry_after: None,
         content_type: None,
         location: None,
+        www_authenticate: None,
         elapsed: Duration::ZERO,
     }
 }

@@ -106,7 +106,8 @@ impl Config {
     pub fn check(&self) -> Vec<Problem> {
         let query = self.endpoint.url().is_some_and(|url| url.query().is_some());
         let query = query.then(|| {
-            Problem::at("endpoint", "holds a query").hint("scheme and host alone: the rest is made of `rule` and `stream`")
+            Problem::at("endpoint", "holds a query")
+                .hint("scheme and host alone: the rest is made of `rule` and `stream`")
         });
         let bytes = self.batch.bytes.get() > MOST_BYTES;
         let bytes = bytes.then(|| {
@@ -129,13 +130,21 @@ impl Config {
             )],
         };
         let shared = self.keys().check().into_iter();
-        shared.chain(found.into_iter().flatten()).chain(self.check_authority()).chain(auth).collect()
+        shared
+            .chain(found.into_iter().flatten())
+            .chain(self.check_authority())
+            .chain(auth)
+            .collect()
     }
 
     fn check_rule(&self) -> Option<Problem> {
         let digits = self.rule.strip_prefix("dcr-").unwrap_or_default();
         let is_one = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let text = if self.rule.is_empty() { "is missing" } else { "is no immutable id of a data collection rule" };
+        let text = if self.rule.is_empty() {
+            "is missing"
+        } else {
+            "is no immutable id of a data collection rule"
+        };
         (!is_one).then(|| {
             Problem::at("rule", text).hint(
                 "`dcr-` and 32 digits: `az monitor data-collection rule show --name … --query immutableId`",
@@ -145,9 +154,10 @@ impl Config {
 
     fn check_stream(&self) -> Option<Problem> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        let is_one = ["Custom-", "Microsoft-"].iter().any(|kind| {
-            self.stream.strip_prefix(kind).is_some_and(|name| !name.is_empty())
-        }) && self.stream.bytes().all(is_plain);
+        let is_one = ["Custom-", "Microsoft-"]
+            .iter()
+            .any(|kind| self.stream.strip_prefix(kind).is_some_and(|name| !name.is_empty()))
+            && self.stream.bytes().all(is_plain);
         let text = if self.stream.is_empty() { "is missing" } else { "is no name of a stream" };
         (!is_one).then(|| {
             Problem::at("stream", text).hint(
@@ -201,7 +211,11 @@ impl Config {
 
     /// Where rows go.
     pub(super) fn target(&self) -> Target {
-        Target { place: self.endpoint.place(), rule: self.rule.clone(), stream: self.stream.clone() }
+        Target {
+            place: self.endpoint.place(),
+            rule: self.rule.clone(),
+            stream: self.stream.clone(),
+        }
     }
 
     /// Where rows are posted to.
@@ -233,7 +247,10 @@ impl Config {
     fn keys(&self) -> Keys<'_> {
         Keys {
             url: &self.endpoint,
-            url_key: ("endpoint", "https://keeper-a1b2-westeurope.logs.z1.ingest.monitor.azure.com"),
+            url_key: (
+                "endpoint",
+                "https://keeper-a1b2-westeurope.logs.z1.ingest.monitor.azure.com",
+            ),
             batch: self.batch,
             in_flight: self.in_flight,
             ca_file: self.ca_file.as_ref(),

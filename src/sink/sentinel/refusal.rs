@@ -46,10 +46,14 @@ struct Said {
 }
 
 impl Refusal {
-    /// What the answer says; nothing where it is none of Azure's.
-    pub fn of(answer: &Answer) -> Self {
-        let body: Option<Body> = serde_json::from_slice(&answer.body).ok();
-        body.map(|Body { error: Said { code, message } }| Self { code, message }).unwrap_or_default()
+    /// What the answer says; nothing where it is none of Azure's. Leaves in its place one line of text.
+    pub fn of(answer: &mut Answer) -> Self {
+        let Ok(Body { error: Said { code, message } }) = serde_json::from_slice(&answer.body)
+        else {
+            return Self::default();
+        };
+        answer.body = format!("{code}: {message}").into_bytes();
+        Self { code, message }
     }
 
     /// Whether Azure itself says so, and not what stands in between.
@@ -65,8 +69,9 @@ impl Refusal {
 
     /// What the courier is to do.
     pub fn judge(&self, target: &Target, answer: &Answer, compress: Compress) -> DeliveryError {
-        let error = self.plain(target, answer, compress);
-        let is_too_large = self.code.contains("ConnectionAbort") || self.code.contains("ContentLength");
+        let error = Self::plain(target, answer, compress);
+        let is_too_large =
+            self.code.contains("ConnectionAbort") || self.code.contains("ContentLength");
         match error {
             DeliveryError::Refused { reason, is_size } => {
                 if self.speaks_of_the_rule() {
@@ -102,7 +107,12 @@ impl Refusal {
     ///
     /// # Errors
     /// What would keep rows from being taken.
-    pub fn probed(&self, target: &Target, answer: &Answer, compress: Compress) -> Result<String, DeliveryError> {
+    pub fn probed(
+        &self,
+        target: &Target,
+        answer: &Answer,
+        compress: Compress,
+    ) -> Result<String, DeliveryError> {
         let Target { place, rule, stream } = target;
         match answer.status {
             204 => Ok(format!("{place} takes rows for `{stream}` of `{rule}`")),
@@ -119,32 +129,35 @@ impl Refusal {
         }
     }
 
-    fn plain(&self, target: &Target, answer: &Answer, compress: Compress) -> DeliveryError {
+    fn plain(target: &Target, answer: &Answer, compress: Compress) -> DeliveryError {
         let url = Url::parse(&target.place);
         let Ok(url) = url else { return DeliveryError::blocked("`endpoint` is not a URL", None) };
         let asked = Asked { method: Method::POST, url: &url, compress, hint: |_| None };
-        let said = if self.is_azures() {
-            format!("{}: {}", self.code, self.message).into_bytes()
-        } else {
-            answer.body.clone()
-        };
-        let told = Answer { body: said, memory: None, content_type: None, location: answer.location.clone(), ..*answer };
         if (200..300).contains(&answer.status) {
             let hint = "only 204 says that the rows are kept: check `endpoint` and `proxy`, another service may answer in Azure's place";
-            return DeliveryError::blocked(asked.text(&told), hint.to_owned());
+            return DeliveryError::blocked(asked.text(answer), hint.to_owned());
         }
-        match http::judge(&asked, &told) {
+        match http::judge(&asked, answer) {
             Err(error) => error,
-            Ok(()) => DeliveryError::passing(asked.text(&told)),
+            Ok(()) => DeliveryError::passing(asked.text(answer)),
         }
     }
 
     /// Whether what it names is not the rows but what the configuration says.
     fn speaks_of_the_rule(&self) -> bool {
         let code = self.code.to_ascii_lowercase();
-        ["stream", "datacollectionrule", "immutableid", "dcr", "dce", "apiversion", "region", "endpoint"]
-            .iter()
-            .any(|word| code.contains(word))
+        [
+            "stream",
+            "datacollectionrule",
+            "immutableid",
+            "dcr",
+            "dce",
+            "apiversion",
+            "region",
+            "endpoint",
+        ]
+        .iter()
+        .any(|word| code.contains(word))
     }
 
     fn speaks_of_nothing_sent(&self) -> bool {
@@ -197,6 +210,12 @@ fn unauthorized(answer: &Answer, is_audience: bool) -> String {
             skew.abs() / 1000
         );
     }
-    let cause = if is_audience { "the token is for another service" } else { "Azure takes no token of ours" };
-    format!("{cause}: check `cloud`, or `authority` and `scope`, and that the application is of the workspace's tenant")
+    let cause = if is_audience {
+        "the token is for another service"
+    } else {
+        "Azure takes no token of ours"
+    };
+    format!(
+        "{cause}: check `cloud`, or `authority` and `scope`, and that the application is of the workspace's tenant"
+    )
 }

@@ -50,7 +50,8 @@ fn find<'a>(document: &'a Value, stream: &str) -> Result<&'a Value, String> {
         return Ok(columns);
     }
     let names = declarations.as_object().into_iter().flat_map(serde_json::Map::keys);
-    let names: Vec<String> = names.filter(|name| name.contains('-')).map(|name| format!("`{}`", escape(name))).collect();
+    let names: Vec<String> =
+        names.filter(|name| name.contains('-')).map(|name| format!("`{}`", escape(name))).collect();
     Err(match names.is_empty() {
         true => "it declares no stream".to_owned(),
         false => format!("it declares no stream `{stream}`, but {}", names.join(", ")),
@@ -61,7 +62,11 @@ fn find<'a>(document: &'a Value, stream: &str) -> Result<&'a Value, String> {
 ///
 /// # Errors
 /// Those of [`read`].
-pub fn compare(path: &Path, stream: &str, profile: Profile) -> Result<Option<DeliveryError>, DeliveryError> {
+pub fn compare(
+    path: &Path,
+    stream: &str,
+    profile: Profile,
+) -> Result<Option<DeliveryError>, DeliveryError> {
     let columns = read(path, stream)?;
     let mut found = Vec::new();
     for (name, kind) in profile.columns() {
@@ -78,7 +83,11 @@ pub fn compare(path: &Path, stream: &str, profile: Profile) -> Result<Option<Del
     if found.is_empty() {
         return Ok(None);
     }
-    let text = format!("`{stream}` of `{}` is not that of the profile: {}", path.display(), found.join("; "));
+    let text = format!(
+        "`{stream}` of `{}` is not that of the profile: {}",
+        path.display(),
+        found.join("; ")
+    );
     let hint = "deploy the template of the profile (packaging/sentinel), or change `profile`";
     Ok(Some(DeliveryError::blocked(text, hint.to_owned())))
 }
@@ -156,11 +165,15 @@ mod tests {
 
     #[test]
     fn a_file_that_declares_something_else_is_refused_with_what_it_has() {
-        let document = serde_json::json!({ "streamDeclarations": { "Custom-Other": declared(&[]) } });
+        let document =
+            serde_json::json!({ "streamDeclarations": { "Custom-Other": declared(&[]) } });
 
         let found = compared(&document).unwrap_err();
 
-        assert!(found.ends_with(&format!("it declares no stream `{STREAM}`, but `Custom-Other`")), "{found}");
+        assert!(
+            found.ends_with(&format!("it declares no stream `{STREAM}`, but `Custom-Other`")),
+            "{found}"
+        );
         assert!(compared(&serde_json::json!([])).unwrap_err().contains("it declares no stream"));
     }
 }

@@ -1,0 +1,215 @@
+//! `auth = …`: what Microsoft Entra knows the daemon by.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+
+use crate::problem::Problem;
+use crate::secret;
+
+/// One of the five kinds of credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// An application and its secret.
+    ClientSecret(ClientSecret),
+    /// An application and its certificate.
+    Certificate(Certificate),
+    /// An application that trusts the tokens of another issuer, such as a Kubernetes cluster.
+    WorkloadIdentity(WorkloadIdentity),
+    /// The identity of an Azure virtual machine.
+    ManagedIdentity(ManagedIdentity),
+    /// The identity of a machine elsewhere that Azure Arc has connected.
+    Arc(Arc),
+}
+
+/// `client_secret = { tenant, client, secret }`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientSecret {
+    /// The directory (tenant): its id or one of its domain names.
+    pub tenant: String,
+    /// The application's (client's) id.
+    pub client: String,
+    /// The secret's value.
+    pub secret: secret::Config,
+}
+
+/// `certificate = { tenant, client, file, password }`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The directory (tenant): its id or one of its domain names.
+    pub tenant: String,
+    /// The application's (client's) id.
+    pub client: String,
+    /// PEM or PKCS#12 (PFX): the certificate, its chain and its key.
+    pub file: PathBuf,
+    /// What a PKCS#12 file is encrypted with.
+    #[serde(default)]
+    pub password: Option<secret::Config>,
+}
+
+/// `workload_identity = { tenant, client, file }`, each of them else from the environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkloadIdentity {
+    /// The directory (tenant); else `AZURE_TENANT_ID`.
+    pub tenant: Option<String>,
+    /// The application's (client's) id; else `AZURE_CLIENT_ID`.
+    pub client: Option<String>,
+    /// Where the other issuer's token is; else `AZURE_FEDERATED_TOKEN_FILE`.
+    pub file: Option<PathBuf>,
+}
+
+/// `managed_identity = { client }`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ManagedIdentity {
+    /// Which of the identities that are assigned to the machine; its own, unless set.
+    pub client: Option<String>,
+}
+
+/// `arc = {}`: the machine has one identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arc {}
+
+impl Auth {
+    /// The kind, for a text.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::ClientSecret(_) => "client secret",
+            Self::Certificate(_) => "certificate",
+            Self::WorkloadIdentity(_) => "workload identity",
+            Self::ManagedIdentity(_) => "managed identity",
+            Self::Arc(_) => "Azure Arc",
+        }
+    }
+
+    /// The secrets it names, each under its key.
+    pub fn secrets(&self) -> Vec<(String, &secret::Config)> {
+        match self {
+            Self::ClientSecret(config) => {
+                vec![("auth.client_secret.secret".to_owned(), &config.secret)]
+            }
+            Self::Certificate(config) => {
+                let password = config.password.iter();
+                password
+                    .map(|password| ("auth.certificate.password".to_owned(), password))
+                    .collect()
+            }
+            Self::WorkloadIdentity(_) | Self::ManagedIdentity(_) | Self::Arc(_) => Vec::new(),
+        }
+    }
+
+    /// What is wrong beyond the form of single values.
+    pub fn check(&self) -> Vec<Problem> {
+        let names = match self {
+            Self::ClientSecret(config) => {
+                named("client_secret", Some(&config.tenant), Some(&config.client))
+            }
+            Self::Certificate(config) => {
+                named("certificate", Some(&config.tenant), Some(&config.client))
+            }
+            Self::WorkloadIdentity(config) => {
+                let (tenant, client) = (config.tenant.as_deref(), config.client.as_deref());
+                named("workload_identity", tenant, client)
+            }
+            Self::ManagedIdentity(config) => {
+                named("managed_identity", None, config.client.as_deref())
+            }
+            Self::Arc(_) => Vec::new(),
+        };
+        names.into_iter().chain(self.check_file()).chain(self.check_secrets()).collect()
+    }
+
+    fn check_file(&self) -> Option<Problem> {
+        let (key, file) = match self {
+            Self::Certificate(config) => ("auth.certificate.file", &config.file),
+            Self::WorkloadIdentity(config) => {
+                ("auth.workload_identity.file", config.file.as_ref()?)
+            }
+            _ => return None,
+        };
+        let is_empty = file.as_os_str().is_empty();
+        is_empty.then(|| Problem::at(key, "is empty").hint("name the file, with its whole path"))
+    }
+
+    /// Others are read when they are needed: a daemon may wait for them, a check must not.
+    fn check_secrets(&self) -> Option<Problem> {
+        let (key, secret) = self.secrets().into_iter().find(|(_, secret)| secret.is_plain())?;
+        let err = secret.read().err()?;
+        let hint = err.hint();
+        Some(Problem::at(key, err.to_string()).hint(hint))
+    }
+}
+
+/// What is wrong with the names of a kind.
+fn named(kind: &str, tenant: Option<&str>, client: Option<&str>) -> Vec<Problem> {
+    let tenant_hint = "the directory (tenant) id that the overview of the app registration shows";
+    let client_hint = "the application (client) id that the overview of the app registration shows";
+    let wrong = |key: &str, value: Option<&str>, hint: &str| {
+        let text = unfit_name(value?)?;
+        Some(Problem::at(format!("auth.{kind}.{key}"), text).hint(hint))
+    };
+    [wrong("tenant", tenant, tenant_hint), wrong("client", client, client_hint)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// What keeps a value from being the name of a tenant or of an application. A tenant is a part of a
+/// path: it must be one part, and stay one.
+pub fn unfit_name(value: &str) -> Option<&'static str> {
+    let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    match value {
+        "" => Some("is empty"),
+        "." | ".." => Some("is no name"),
+        _ if value.chars().all(is_fit) => None,
+        _ => Some("holds something else than letters, digits, `-`, `.` and `_`"),
+    }
+}
+
+const EXPECTED: &str = "a table with one of `client_secret`, `certificate`, `workload_identity`, \
+                        `managed_identity` and `arc`";
+
+impl<'de> Deserialize<'de> for Auth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(One)
+    }
+}
+
+struct One;
+
+impl<'de> Visitor<'de> for One {
+    type Value = Auth;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(EXPECTED)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Auth, A::Error> {
+        let mut auth = None;
+        while let Some(key) = map.next_key::<String>()? {
+            let next = match key.as_str() {
+                "client_secret" => Auth::ClientSecret(map.next_value()?),
+                "certificate" => Auth::Certificate(map.next_value()?),
+                "workload_identity" => Auth::WorkloadIdentity(map.next_value()?),
+                "managed_identity" => Auth::ManagedIdentity(map.next_value()?),
+                "arc" => Auth::Arc(map.next_value()?),
+                // The key may be the secret: it is not shown.
+                _ => {
+                    return Err(A::Error::custom(format_args!("unknown key, expected {EXPECTED}")));
+                }
+            };
+            if auth.replace(next).is_some() {
+                return Err(A::Error::custom(format_args!(
+                    "more than one key, expected {EXPECTED}"
+                )));
+            }
+        }
+        auth.ok_or_else(|| A::Error::custom(format_args!("expected {EXPECTED}")))
+    }
+}

@@ -1,0 +1,156 @@
+//! The token that is held, and when another is asked for. Knows nothing of where they come from.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::HeaderValue;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::secret;
+use crate::sink::DeliveryError;
+
+/// How long before its end a token is renewed.
+const EARLY: Duration = Duration::from_secs(300);
+
+/// How soon another is asked for, as long as the old one is good.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// A token is asked for anew after this, whatever it says itself.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// What lets a request in, for a while.
+#[derive(Clone)]
+pub struct Token(Arc<Value>);
+
+struct Value {
+    header: HeaderValue,
+    /// An answer may repeat the token for as long as it is used.
+    _known: secret::Held,
+}
+
+impl Token {
+    /// A token; none when the value is not fit for a header.
+    pub fn new(value: &str) -> Option<Self> {
+        let is_fit = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut header =
+            HeaderValue::from_str(&format!("Bearer {value}")).ok().filter(|_| is_fit)?;
+        header.set_sensitive(true);
+        Some(Self(Arc::new(Value { header, _known: secret::hold(value) })))
+    }
+
+    /// `Authorization`
+    pub fn header(&self) -> HeaderValue {
+        self.0.header.clone()
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A token that was asked for, and how long it is good.
+#[derive(Debug)]
+pub struct Given {
+    /// The token.
+    pub token: Token,
+    /// Counted from when it was asked for.
+    pub lasts: Duration,
+}
+
+/// The token that is held, if any.
+#[derive(Default)]
+pub struct Cache {
+    held: Mutex<Option<Held>>,
+    /// Whoever asks has it.
+    asking: tokio::sync::Mutex<()>,
+}
+
+struct Held {
+    token: Token,
+    ends: Instant,
+    renew: Instant,
+}
+
+impl Cache {
+    /// The token that is held, or another.
+    ///
+    /// # Errors
+    /// Those of `ask`, when none is held that is still good.
+    pub async fn get<F>(&self, ask: impl FnOnce() -> F) -> Result<Token, DeliveryError>
+    where
+        F: Future<Output = Result<Given, DeliveryError>>,
+    {
+        if let Some(token) = self.find(|held, now| now < held.renew) {
+            return Ok(token);
+        }
+        let asking = self.asking.try_lock();
+        // While another caller asks, the old one will do.
+        if asking.is_err()
+            && let Some(token) = self.find(|_, _| true)
+        {
+            return Ok(token);
+        }
+        let _asking = match asking {
+            Ok(asking) => asking,
+            Err(_) => self.asking.lock().await,
+        };
+        if let Some(token) = self.find(|held, now| now < held.renew) {
+            return Ok(token);
+        }
+        let asked = Instant::now();
+        match ask().await {
+            Ok(given) => Ok(self.take(given, asked)),
+            Err(err) => self.go_on(err),
+        }
+    }
+
+    /// Forgets this token, unless another has taken its place.
+    pub fn forget(&self, token: &Token) {
+        let mut held = self.lock();
+        if held.as_ref().is_some_and(|held| held.token.is(token)) {
+            *held = None;
+        }
+    }
+
+    /// The token that is held, if it is good and so.
+    fn find(&self, is_so: impl FnOnce(&Held, Instant) -> bool) -> Option<Token> {
+        let (held, now) = (self.lock(), Instant::now());
+        let found = held.as_ref().filter(|held| now < held.ends && is_so(held, now));
+        found.map(|held| held.token.clone())
+    }
+
+    fn take(&self, given: Given, asked: Instant) -> Token {
+        let Given { token, lasts } = given;
+        let lasts = lasts.min(LONGEST);
+        // The service may give what it has given before, and that may be near its end.
+        let renew = (asked + lasts.saturating_sub(EARLY)).max(Instant::now() + PAUSE);
+        *self.lock() = Some(Held { token: token.clone(), ends: asked + lasts, renew });
+        token
+    }
+
+    /// Goes on with the old token after another could not be had, as long as it is good.
+    fn go_on(&self, err: DeliveryError) -> Result<Token, DeliveryError> {
+        let (mut held, now) = (self.lock(), Instant::now());
+        let Some(held) = held.as_mut().filter(|held| now < held.ends) else { return Err(err) };
+        let after = match &err {
+            DeliveryError::Retry { after, .. } => after.unwrap_or_default().min(LONGEST),
+            _ => Duration::ZERO,
+        };
+        held.renew = now + after.max(PAUSE);
+        let left = held.ends - now;
+        warn!(error = %err, ?left, "The token could not be renewed; the old one is still good.");
+        Ok(held.token.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
