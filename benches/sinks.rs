@@ -18,8 +18,33 @@ use rig::{END, Measured, Other, SPAN};
 use siemferry::sim::Rng;
 
 /// What the sinks send at once, unless configured.
-const WEBHOOK: u64 = 500;
-const ELASTIC: u64 = 2000;
+const WEBHOOK: Answer = Answer::Empty(500);
+const ELASTIC: Answer = Answer::Bulk(2000);
+
+/// Every batch is full.
+const MULTIPLE: u64 = 2000;
+
+const SENTINEL: &str = concat!(
+    "sentinel]\nendpoint = \"URL\"\nauthority = \"URL\"\nrule = \"dcr-0\"\nstream = \"Custom-Bench\"\n",
+    "auth = { client_secret = { tenant = \"t\", client = \"c\", secret = \"of-the-bench\" } }",
+);
+const SENTINEL_FULL: &str = concat!(
+    "sentinel]\nprofile = \"full\"\nendpoint = \"URL\"\nauthority = \"URL\"\nrule = \"dcr-0\"\nstream = \"Custom-Bench\"\n",
+    "auth = { client_secret = { tenant = \"t\", client = \"c\", secret = \"of-the-bench\" } }",
+);
+
+/// How the receiver answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// There is none: it is a file.
+    File,
+    /// 200, nothing else; so many events a request.
+    Empty(u64),
+    /// 200, and a verdict for each of so many events.
+    Bulk(u64),
+    /// A token at first, then 204, however many events a request.
+    Azure,
+}
 
 fn main() {
     let arguments: Vec<String> =
@@ -28,7 +53,7 @@ fn main() {
     let number = |word: &str| word.parse().expect("a number");
     match words[..] {
         ["serve", events] => serve(events.parse().expect("a number of events")),
-        ["receive", items] => receive(number(items)),
+        ["receive", answer] => receive(Answer::named(answer)),
         [] => compare(1_000_000, 3),
         [events] => compare(number(events), 3),
         [events, repeats] => compare(number(events), number(repeats)),
@@ -51,13 +76,63 @@ fn serve(events: i64) {
     }));
 }
 
+impl Answer {
+    fn named(name: &str) -> Self {
+        let number = |text: &str| text.parse().expect("a number of events");
+        match name.split_once(' ') {
+            Some(("empty", events)) => Self::Empty(number(events)),
+            Some(("bulk", events)) => Self::Bulk(number(events)),
+            _ => Self::Azure,
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::File => "file".to_owned(),
+            Self::Empty(events) => format!("empty {events}"),
+            Self::Bulk(events) => format!("bulk {events}"),
+            Self::Azure => "azure".to_owned(),
+        }
+    }
+
+    /// How many requests there are for all events, where that is known.
+    fn requests(self, events: u64) -> Option<u64> {
+        match self {
+            Self::Empty(batch) | Self::Bulk(batch) => Some(events / batch),
+            Self::File | Self::Azure => None,
+        }
+    }
+
+    /// The answer to events.
+    fn bytes(self) -> Vec<u8> {
+        let body = match self {
+            Self::Azure => return b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+            Self::File | Self::Empty(_) => String::new(),
+            Self::Bulk(events) => {
+                let events = usize::try_from(events).expect("it fits");
+                let created = vec![r#"{"create":{"status":201}}"#; events];
+                format!(r#"{{"errors":false,"items":[{}]}}"#, created.join(","))
+            }
+        };
+        ok(&body)
+    }
+}
+
+fn ok(body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
 /// Takes requests until its standard input ends, and then tells how many they were and how long.
-fn receive(items: u64) {
+fn receive(answer: Answer) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     println!("http://{}", listener.local_addr().expect("it is bound"));
     let counts = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
     let counted = Arc::clone(&counts);
-    let answer: Arc<[u8]> = answer(items).into();
+    let answer: Arc<[u8]> = answer.bytes().into();
     std::thread::spawn(move || {
         for connection in listener.incoming() {
             let (answer, counts) = (Arc::clone(&answer), Arc::clone(&counts));
@@ -70,30 +145,17 @@ fn receive(items: u64) {
     println!("{} {}", requests.load(Ordering::SeqCst), bytes.load(Ordering::SeqCst));
 }
 
-/// The same for every request; with `items`, that of a bulk request with so many events.
-fn answer(items: u64) -> Vec<u8> {
-    let created = vec![r#"{"create":{"status":201}}"#; usize::try_from(items).expect("it fits")];
-    let body = match items {
-        0 => String::new(),
-        _ => format!(r#"{{"errors":false,"items":[{}]}}"#, created.join(",")),
-    };
-    let length = body.len();
-    format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
-}
-
 fn answer_all(connection: &TcpStream, answer: &[u8], (requests, bytes): &(AtomicU64, AtomicU64)) {
     let mut reader = BufReader::with_capacity(256 << 10, connection);
     let mut line = String::new();
     loop {
-        let mut length = 0;
+        let (mut length, mut is_token) = (0, false);
         loop {
             line.clear();
             if reader.read_line(&mut line).unwrap_or(0) == 0 {
                 return;
             }
+            is_token |= line.contains("/oauth2/v2.0/token ");
             match line.trim_end().split_once(": ") {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                     length = value.parse().expect("a number of bytes");
@@ -104,6 +166,12 @@ fn answer_all(connection: &TcpStream, answer: &[u8], (requests, bytes): &(Atomic
         }
         let drained = std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink());
         assert_eq!(drained.expect("a body"), length, "the body is whole");
+        if is_token {
+            let token =
+                ok(r#"{"token_type":"Bearer","expires_in":3599,"access_token":"of-the-bench"}"#);
+            (&*connection).write_all(&token).expect("the sink waits for a token");
+            continue;
+        }
         requests.fetch_add(1, Ordering::SeqCst);
         bytes.fetch_add(length, Ordering::SeqCst);
         (&*connection).write_all(answer).expect("the sink waits for an answer");
@@ -111,7 +179,7 @@ fn answer_all(connection: &TcpStream, answer: &[u8], (requests, bytes): &(Atomic
 }
 
 fn compare(events: u64, repeats: u64) {
-    assert!(events.is_multiple_of(ELASTIC), "a multiple of {ELASTIC}: every batch is full");
+    assert!(events.is_multiple_of(MULTIPLE), "a multiple of {MULTIPLE}: every batch is full");
     let dir = tempfile::tempdir().expect("a temporary directory");
     let api = Other::start(&["serve", &events.to_string()]);
     fill(dir.path(), &api.told, events);
@@ -122,12 +190,14 @@ fn compare(events: u64, repeats: u64) {
         "median of runs", "events/s", "from to", "CPU s/million", "peak MiB", "MB sent"
     );
     let mut sinks = 0;
-    for (label, sink, batch) in [
-        ("file", "file]\npath = \"DIR/NAME.ndjson\"", 0),
+    for (label, sink, answer) in [
+        ("file", "file]\npath = \"DIR/NAME.ndjson\"", Answer::File),
         ("webhook, NDJSON", "webhook]\nurl = \"URL/in\"\ncompress = \"none\"", WEBHOOK),
         ("webhook, NDJSON, gzip", "webhook]\nurl = \"URL/in\"\ncompress = \"gzip\"", WEBHOOK),
         ("webhook, NDJSON, zstd", "webhook]\nurl = \"URL/in\"\ncompress = \"zstd\"", WEBHOOK),
         ("elastic", "elastic]\nurl = \"URL\"\nindex = \"bench\"\ncompress = \"none\"", ELASTIC),
+        ("sentinel, keeper-solution", SENTINEL, Answer::Azure),
+        ("sentinel, full", SENTINEL_FULL, Answer::Azure),
         (
             "elastic, gzip",
             "elastic]\nurl = \"URL\"\nindex = \"bench\"\ncompress = \"gzip\"",
@@ -138,7 +208,8 @@ fn compare(events: u64, repeats: u64) {
         let runs = (0..repeats).map(|_| {
             sinks += 1;
             let run = Run { home: dir.path(), api: &api.told, events, name: format!("s{sinks}") };
-            let (measured, bytes) = if batch == 0 { run.file(sink) } else { run.http(sink, batch) };
+            let (measured, bytes) =
+                if answer == Answer::File { run.file(sink) } else { run.http(sink, answer) };
             sent = bytes;
             measured
         });
@@ -185,13 +256,14 @@ impl Run<'_> {
         (measured, lines.len() as u64)
     }
 
-    fn http(&self, sink: &str, batch: u64) -> (Measured, u64) {
-        let items = if batch == ELASTIC { ELASTIC } else { 0 };
-        let receiver = Other::start(&["receive", &items.to_string()]);
+    fn http(&self, sink: &str, answer: Answer) -> (Measured, u64) {
+        let receiver = Other::start(&["receive", &answer.name()]);
         let measured = self.once(sink, &receiver.told);
         let told = receiver.end();
         let (requests, bytes) = told.split_once(' ').expect("two numbers");
-        assert_eq!(requests, (self.events / batch).to_string(), "every batch came, and once");
+        let requests: u64 = requests.parse().expect("a number");
+        let expected = answer.requests(self.events).unwrap_or(requests);
+        assert_eq!(requests, expected, "every batch came, and once");
         (measured, bytes.parse().expect("a number of bytes"))
     }
 }

@@ -75,7 +75,13 @@ impl Layers {
             let keys = keys.into_iter().flatten();
             let headers = kind.find_ref("headers").and_then(Value::as_dict).into_iter().flatten();
             let headers = headers.filter(|(name, _)| sink::webhook::names_a_secret(name));
-            let auth = ["auth.api_key", "auth.basic.password", "auth.bearer"];
+            let auth = [
+                "auth.api_key",
+                "auth.basic.password",
+                "auth.bearer",
+                "auth.certificate.password",
+                "auth.client_secret.secret",
+            ];
             let auth = auth.iter().filter_map(|key| kind.find_ref(key));
             let values = keys.chain(headers.map(|(_, value)| value)).chain(auth);
             values.filter_map(Value::as_str).for_each(secret::register);

@@ -161,4 +161,6 @@ mod files;
 
 mod secrets;
 
+mod sentinel;
+
 mod shipped;

@@ -60,6 +60,16 @@ fn the_commented_default_shows_the_defaults() {
         index: Some("keeper-audit".into()),
         ..sink::elastic::Config::default()
     };
+    let auth = "client_secret = { tenant = 'contoso.example', client = '00000000-0000-0000-0000-000000000000', secret = { credential = 'sentinel' } }";
+    let sentinel = sink::sentinel::Config {
+        endpoint: sink::http::Address::from(
+            "https://keeper-a1b2-westeurope.logs.z1.ingest.monitor.azure.com".to_owned(),
+        ),
+        rule: "dcr-0123456789abcdef0123456789abcdef".into(),
+        stream: "Custom-KeeperSecurityEventNewLogs".into(),
+        auth: Some(toml::from_str(auth).unwrap()),
+        ..sink::sentinel::Config::default()
+    };
     let webhook = sink::webhook::Config {
         url: sink::http::Address::from("https://hook.example.com/in".to_owned()),
         ..sink::webhook::Config::default()
@@ -70,6 +80,7 @@ fn the_commented_default_shows_the_defaults() {
             ("archive".into(), sink::Config::File(file)),
             ("hook".into(), sink::Config::Webhook(webhook)),
             ("search".into(), sink::Config::Elastic(search)),
+            ("sentinel".into(), sink::Config::Sentinel(sentinel)),
         ]),
         ..Config::default()
     };
@@ -89,6 +100,7 @@ fn the_commented_default_names_every_key() {
         "sources.acme.keeper",
         "sinks.archive.file",
         "sinks.search.elastic",
+        "sinks.sentinel.sentinel",
         "sinks.hook.webhook",
     ];
     for table in tables {
