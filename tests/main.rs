@@ -29,6 +29,10 @@ mod wire;
 #[path = "rig/collector.rs"]
 mod collector;
 
+/// What the simulators know of HTTP.
+#[path = "rig/plain_http.rs"]
+mod plain_http;
+
 /// A simulated Elasticsearch.
 #[path = "rig/bulk/mod.rs"]
 mod bulk;

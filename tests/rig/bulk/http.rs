@@ -1,50 +1,40 @@
 //! One connection: requests in, answers out, and every way in which that can break.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufReader, Read as _};
 use std::net::TcpStream;
+use std::ops::Deref;
 use std::sync::Arc;
 
-use flate2::Compression;
 use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 
 use super::api::{self, Refusal};
 use super::{Fault, Product, Shared};
+use crate::plain_http::Head;
+
+pub use crate::plain_http::Answer;
 
 /// A request, as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Bulk requests are numbered from 1 of their own, and so are all the others.
     pub number: u64,
-    pub method: String,
-    /// Each part of it decoded.
-    pub path: Vec<String>,
-    pub query: Vec<(String, String)>,
-    /// Names in lower case.
-    pub headers: Vec<(String, String)>,
+    pub head: Head,
     /// As sent, compressed or not; empty where documents are not kept.
     pub body: Vec<u8>,
+}
+
+impl Deref for Seen {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.head
+    }
 }
 
 impl Seen {
     pub fn is_bulk(&self) -> bool {
         self.path.last().is_some_and(|part| part == "_bulk")
     }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    pub fn query(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-}
-
-/// An answer, not yet sent.
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(&'static str, String)>,
-    pub body: String,
 }
 
 /// Serves a connection to its end.
@@ -63,10 +53,10 @@ fn one(
     input: &mut BufReader<TcpStream>,
     out: &mut TcpStream,
 ) -> io::Result<bool> {
-    let Some(mut request) = head(input)? else { return Ok(false) };
+    let Some(head) = Head::read(input)? else { return Ok(false) };
+    let mut request = Seen { number: 0, head, body: Vec::new() };
     let (fault, released) = arrive(shared, &mut request);
-    let length = request.header("content-length").map_or(Ok(0), str::parse::<usize>);
-    let length = length.map_err(io::Error::other)?;
+    let length = request.length()?;
     match &fault {
         Some(Fault::ResetBeforeBody) => return Ok(false),
         Some(Fault::ResetInBody) => {
@@ -76,7 +66,7 @@ fn one(
         _ => {}
     }
     if length > shared.options.max_content_length {
-        send(out, &request, &Answer::too_large(), None)?;
+        too_large().send(out, &request, &[], false)?;
         return Ok(false);
     }
     let mut body = vec![0; length];
@@ -84,17 +74,17 @@ fn one(
     keep_body(shared, &request, &body);
     match &fault {
         Some(Fault::Stall) => {
-            wait_for_release(shared, released);
+            shared.gate.wait(released);
             return Ok(false);
         }
-        Some(Fault::Hold) => wait_for_release(shared, released),
+        Some(Fault::Hold) => shared.gate.wait(released),
         _ => {}
     }
     if let Some(Fault::Status { code, headers, body }) = &fault {
         let mut answer =
             Answer { status: *code, headers: vec![product(shared)], body: body.clone() };
         answer.headers.push(("content-type", "application/json".into()));
-        send_with(out, &request, &answer, None, headers)?;
+        answer.send(out, &request, headers, false)?;
         return Ok(true);
     }
     let items = if let Some(Fault::Items(items)) = &fault { Some(Arc::clone(items)) } else { None };
@@ -103,17 +93,16 @@ fn one(
         Err(answer) => answer,
     };
     answer.headers.push(product(shared));
-    match &fault {
-        Some(Fault::LoseAnswer) => Ok(false),
-        Some(Fault::CutAnswer) => send(out, &request, &answer, Some(answer.body.len() / 2)),
-        _ => send(out, &request, &answer, None),
+    if matches!(fault, Some(Fault::LoseAnswer)) {
+        return Ok(false);
     }
+    let is_cut = matches!(fault, Some(Fault::CutAnswer));
+    answer.send(out, &request, &[], is_cut)?;
+    Ok(!is_cut)
 }
 
-impl Answer {
-    fn too_large() -> Self {
-        Self { status: 413, headers: Vec::new(), body: String::new() }
-    }
+fn too_large() -> Answer {
+    Answer { status: 413, headers: Vec::new(), body: String::new() }
 }
 
 fn product(shared: &Shared) -> (&'static str, String) {
@@ -131,7 +120,7 @@ fn arrive(shared: &Shared, request: &mut Seen) -> (Option<Fault>, u64) {
     state.seen.push(request.clone());
     let fault = state.script.as_mut().and_then(|script| script(request));
     drop(state);
-    let released = *shared.released.0.lock().unwrap();
+    let released = shared.gate.opened();
     if request.is_bulk() {
         shared.arrived.send_modify(|count| *count += 1);
     }
@@ -148,12 +137,6 @@ fn keep_body(shared: &Shared, request: &Seen, body: &[u8]) {
     }
 }
 
-fn wait_for_release(shared: &Shared, before: u64) {
-    let (count, bell) = &shared.released;
-    let count = count.lock().unwrap();
-    drop(bell.wait_while(count, |count| *count == before).unwrap());
-}
-
 /// The body as it was before it was compressed. Of the ways to compress only gzip is known; another
 /// is passed on as it is, and makes no sense to anybody.
 fn inflated(shared: &Shared, request: &Seen, body: Vec<u8>) -> Result<Vec<u8>, Answer> {
@@ -166,91 +149,5 @@ fn inflated(shared: &Shared, request: &Seen, body: Vec<u8>) -> Result<Vec<u8>, A
     if read.is_err() {
         return Err(Refusal::new(400, "illegal_argument_exception", "invalid gzip").answer());
     }
-    if plain.len() > most { Err(Answer::too_large()) } else { Ok(plain) }
-}
-
-fn head(input: &mut BufReader<TcpStream>) -> io::Result<Option<Seen>> {
-    let Some(first) = line(input)? else { return Ok(None) };
-    let mut words = first.split(' ');
-    let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };
-    let mut headers = Vec::new();
-    while let Some(line) = line(input)?.filter(|line| !line.is_empty()) {
-        let (name, value) = line.split_once(':').ok_or_else(|| io::Error::other("no header"))?;
-        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-    }
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let path = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect();
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    let query = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let query = query.map(|(name, value)| (decoded(name), decoded(value))).collect();
-    let method = method.to_owned();
-    Ok(Some(Seen { number: 0, method, path, query, headers, body: Vec::new() }))
-}
-
-fn line(input: &mut BufReader<TcpStream>) -> io::Result<Option<String>> {
-    let mut line = String::new();
-    let read = input.read_line(&mut line)?;
-    Ok((read > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned()))
-}
-
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        let code = behind.get(..2).and_then(|code| std::str::from_utf8(code).ok());
-        match (byte, code.and_then(|code| u8::from_str_radix(code, 16).ok())) {
-            (b'%', Some(code)) => {
-                bytes.push(code);
-                rest = &behind[2..];
-                continue;
-            }
-            (b'+', _) => bytes.push(b' '),
-            _ => bytes.push(byte),
-        }
-        rest = behind;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn send(
-    out: &mut TcpStream,
-    request: &Seen,
-    answer: &Answer,
-    cut: Option<usize>,
-) -> io::Result<bool> {
-    send_with(out, request, answer, cut, &[])
-}
-
-fn send_with(
-    out: &mut TcpStream,
-    request: &Seen,
-    answer: &Answer,
-    cut: Option<usize>,
-    more: &[(String, String)],
-) -> io::Result<bool> {
-    let mut body = answer.body.clone().into_bytes();
-    let mut head = format!("HTTP/1.1 {} As Simulated\r\n", answer.status);
-    for (name, value) in &answer.headers {
-        head.extend([*name, ": ", value, "\r\n"]);
-    }
-    for (name, value) in more {
-        head.extend([name, ": ", value, "\r\n"]);
-    }
-    let is_asked = request.header("accept-encoding").is_some_and(|it| it.contains("gzip"));
-    if is_asked && !body.is_empty() {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::new(3));
-        encoder.write_all(&body)?;
-        body = encoder.finish()?;
-        head.push_str("content-encoding: gzip\r\n");
-    }
-    let length = body.len().to_string();
-    head.extend(["content-length: ", &length, "\r\n\r\n"]);
-    if request.method == "HEAD" {
-        body.clear();
-    }
-    let end = cut.map_or(body.len(), |_| body.len() / 2);
-    out.write_all(head.as_bytes())?;
-    out.write_all(&body[..end])?;
-    out.flush()?;
-    Ok(cut.is_none())
+    if plain.len() > most { Err(too_large()) } else { Ok(plain) }
 }

@@ -1,9 +1,9 @@
 //! A simulated Elasticsearch or OpenSearch: the bulk API, and what is needed around it.
 //!
 //! As strict as the real one: what that refuses is refused here with the same status, type and
-//! reason. Only what a test scripts is out of the ordinary. Needs none of the other modules, so that
-//! a benchmark can include it by its path. `tests/proof/elastic.py` drives it with the official
-//! client.
+//! reason. Only what a test scripts is out of the ordinary. Of the other modules it needs
+//! `plain_http` alone, so that a benchmark can include both by their paths.
+//! `tests/proof/elastic.py` drives it with the official client.
 //!
 //! ```ignore
 //! let search = Bulk::start(Options::default());
@@ -17,11 +17,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
+
+use crate::plain_http::Gate;
 
 mod api;
 mod document;
@@ -159,8 +161,7 @@ struct Shared {
     /// Bulk requests whose head was read.
     arrived: watch::Sender<u64>,
     created: watch::Sender<u64>,
-    /// How often everything that is held was let go.
-    released: (Mutex<u64>, Condvar),
+    gate: Gate,
 }
 
 #[derive(Default)]
@@ -193,7 +194,7 @@ impl Bulk {
             state: Mutex::default(),
             arrived: watch::Sender::new(0),
             created: watch::Sender::new(0),
-            released: (Mutex::new(0), Condvar::new()),
+            gate: Gate::default(),
         });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -239,9 +240,7 @@ impl Bulk {
 
     /// Lets go of all requests that are held.
     pub fn release(&self) {
-        let (count, bell) = &self.shared.released;
-        *count.lock().unwrap() += 1;
-        bell.notify_all();
+        self.shared.gate.open();
     }
 
     /// Waits until so many bulk requests have come in all.
