@@ -26,11 +26,11 @@ const MULTIPLE: u64 = 2000;
 
 const SENTINEL: &str = concat!(
     "sentinel]\nendpoint = \"URL\"\nauthority = \"URL\"\nrule = \"dcr-0\"\nstream = \"Custom-Bench\"\n",
-    "auth = { client_secret = { tenant = \"t\", client = \"c\", secret = \"of-the-bench\" } }",
+    "auth = { client_secret = { tenant = \"t\", client = \"c\", secret = { command = [\"/bin/echo\", \"bench\"] } } }",
 );
 const SENTINEL_FULL: &str = concat!(
     "sentinel]\nprofile = \"full\"\nendpoint = \"URL\"\nauthority = \"URL\"\nrule = \"dcr-0\"\nstream = \"Custom-Bench\"\n",
-    "auth = { client_secret = { tenant = \"t\", client = \"c\", secret = \"of-the-bench\" } }",
+    "auth = { client_secret = { tenant = \"t\", client = \"c\", secret = { command = [\"/bin/echo\", \"bench\"] } } }",
 );
 
 /// How the receiver answers.

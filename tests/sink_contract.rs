@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use siemferry::sim::Rng;
 
+use crate::azure::Azure;
 use crate::bulk::Bulk;
 use crate::collector::Collector;
 use crate::peer::{
@@ -279,7 +280,7 @@ fn one_poison_among_five_hundred_is_one_dead_letter<P: Judge>() {
 }
 
 /// The credential, and what nothing may show of it.
-const CANARY: &str = "cAnArY-0123456789+xyz";
+pub const CANARY: &str = "cAnArY-0123456789+xyz";
 const FORMS: [&str; 3] = ["cAnArY", "0123456789+", "Y0FuQXJZ"];
 
 fn a_credential_that_is_written_back_is_in_no_artefact<P: Judge>() {
@@ -399,3 +400,4 @@ macro_rules! keeps_the_contract_over_http {
 
 keeps_the_contract_over_http!(webhook, Collector);
 keeps_the_contract_over_http!(elastic, Bulk);
+keeps_the_contract_over_http!(sentinel, Azure);

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 use siemferry::sim::{Clock, Options, SimEvent, oracle};
 
+use crate::azure::{self, Azure, Kind};
 use crate::bulk::{self, Bulk};
 use crate::collector::{self, Collector};
 use crate::rig::{Home, Sim, read};
+use crate::sink_contract::CANARY;
 use crate::tenant::{HOUR, MINUTE, START, rfc3339};
 
 /// What befalls every third request, or the file now and then.
@@ -298,6 +300,125 @@ impl Judge for Bulk {
 
     fn asked(&self) -> usize {
         Bulk::asked(self)
+    }
+}
+
+impl Peer for Azure {
+    const TROUBLES: &'static [Trouble] = &[
+        Trouble::Busy,
+        Trouble::ResetBefore,
+        Trouble::ResetWithin,
+        Trouble::LoseAnswer,
+        Trouble::Stall,
+    ];
+    const IS_EXACT: bool = false;
+
+    fn start(_: &Home) -> Self {
+        Azure::start(azure::Options::default())
+    }
+
+    fn config(&self, keys: &str) -> String {
+        let options = azure::Options::default();
+        let azure::Options { tenant, client, secrets, rule, .. } = &options;
+        let auth = |secret: &str| {
+            format!(
+                "auth = {{ client_secret = {{ tenant = \"{tenant}\", client = \"{client}\", secret = {secret} }} }}"
+            )
+        };
+        let auth = match keys.strip_prefix("SECRET = ") {
+            Some(secret) => auth(secret),
+            None => {
+                auth(&format!("{{ command = [\"/bin/echo\", \"{}\"] }}", secrets[0])) + "\n" + keys
+            }
+        };
+        let url = self.url();
+        format!(
+            "[sinks.peer.sentinel]\nendpoint = \"{url}\"\nauthority = \"{url}\"\nrule = \"{rule}\"\n\
+             stream = \"{}\"\ncompress = \"none\"\n{auth}\n",
+            azure::KEEPER.name
+        )
+    }
+
+    /// As other sinks have them: the record, with our member as its last.
+    fn lines(&self) -> Vec<String> {
+        self.raw_rows().iter().map(|row| line_of_row(row)).collect()
+    }
+
+    fn count(&self) -> usize {
+        self.uploads().iter().map(|upload| upload.rows).sum()
+    }
+
+    fn trouble(&self, trouble: Trouble) {
+        use azure::Fault;
+        let fault = match trouble {
+            Trouble::Busy => Fault::status(503, "ServiceUnavailable", "soon"),
+            Trouble::ResetBefore => Fault::ResetBefore,
+            Trouble::ResetWithin => Fault::ResetWithin,
+            Trouble::LoseAnswer => Fault::LoseAnswer,
+            Trouble::Stall => Fault::Stall,
+            Trouble::Moved => panic!("no file"),
+        };
+        self.fault_when(move |seen| {
+            (seen.kind == Kind::Ingest && seen.number % 3 == 1).then(|| fault.clone())
+        });
+    }
+
+    fn bar(&self) {
+        self.fault_when(|_| Some(azure::Fault::status(401, "InvalidToken", "who are you?")));
+    }
+
+    fn mend(&self) {
+        Azure::mend(self);
+        self.release();
+    }
+}
+
+/// As a form has it.
+fn url_encoded(text: &str) -> String {
+    let mut url = reqwest::Url::parse("form:").unwrap();
+    url.query_pairs_mut().append_pair("", text);
+    url.query().unwrap().trim_start_matches('=').to_owned()
+}
+
+/// The record that a row of the Keeper solution was made of.
+fn line_of_row(row: &str) -> String {
+    let at = row.rfind(r#""siemferry":{"uid":"#).unwrap_or_else(|| panic!("{row}"));
+    let ours = &row[at..row.len() - 2];
+    let mut columns: serde_json::Map<String, Value> = serde_json::from_str(row).unwrap();
+    let Some(Value::Object(mut record)) = columns.remove("data") else { panic!("{row}") };
+    record.remove("siemferry");
+    columns.remove("TimeGenerated");
+    record.extend(columns.into_iter().filter(|(_, value)| !value.is_null()));
+    let record = Value::Object(record).to_string();
+    format!("{},{ours}}}", record.strip_suffix('}').unwrap())
+}
+
+impl Judge for Azure {
+    const REASON: &'static str = "InvalidPayload";
+    const SECRET: &'static str = "SECRET = { env = \"RIG_SECRET\" }";
+
+    fn refuse(&self, text: &str) {
+        self.refuse_text(text);
+    }
+
+    fn bodies(&self) -> Vec<(usize, usize)> {
+        self.uploads().iter().map(|upload| (upload.plain, upload.rows)).collect()
+    }
+
+    /// The credential goes to who gives tokens, as a form.
+    fn echo(&self) {
+        let form: String = url_encoded(CANARY);
+        let text = format!("client_secret={form} and {CANARY}");
+        self.fault_when(move |seen| {
+            let body = serde_json::json!({ "error": "x", "error_description": text });
+            let code = [401, 500, 400][usize::try_from(seen.number % 3).unwrap()];
+            let headers = vec![("x-echo".to_owned(), CANARY.to_owned())];
+            Some(azure::Fault::Status { code, headers, body: body.to_string() })
+        });
+    }
+
+    fn asked(&self) -> usize {
+        self.asked_of(Kind::Token)
     }
 }
 
