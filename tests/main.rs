@@ -37,6 +37,10 @@ mod plain_http;
 #[path = "rig/bulk/mod.rs"]
 mod bulk;
 
+/// A simulated Azure: tokens and the Logs Ingestion API.
+#[path = "rig/azure/mod.rs"]
+mod azure;
+
 /// What a sink delivers to, of whatever kind.
 #[path = "rig/peer.rs"]
 mod peer;
