@@ -37,7 +37,7 @@ mod plain_http;
 #[path = "rig/bulk/mod.rs"]
 mod bulk;
 
-/// A simulated Azure.
+/// A simulated Azure: tokens and the Logs Ingestion API.
 #[path = "rig/azure/mod.rs"]
 mod azure;
 
