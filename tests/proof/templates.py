@@ -207,8 +207,8 @@ def columns(declared):
 
 def of_profile(profile, record, uid, **flags):
     """A record as the sink sends it."""
-    time = "2026-01-02 03:04:05.678"
-    ours = {"uid": uid, "source": "acme", "api": "keeper", "type": record["audit_event"],
+    time, api = "2026-01-02 03:04:05.678", flags.pop("api", "keeper")
+    ours = {"uid": uid, "source": "acme", "api": api, "type": record["audit_event"],
             "time": "2026-01-02T03:04:05.678Z", "received": "2026-01-02T03:05:00Z", "seq": 1} | flags
     envelope = ["audit_event", "remote_address", "category", "client_version", "enterprise_id", "username"]
     if profile == "keeper-solution":
@@ -218,7 +218,7 @@ def of_profile(profile, record, uid, **flags):
     raw = record | ({"siemferry": flags} if flags else {})
     return {"TimeGenerated": time, "EventUid": uid, "EventTime": time, "Type": record["audit_event"],
             "Category": record.get("category"), "Actor": record.get("username"), "SourceIp": record.get("remote_address"),
-            "Source": "acme", "Api": "keeper", "Raw": json.dumps(raw)}
+            "Source": "acme", "Api": api, "Raw": json.dumps(raw)}
 
 
 def record(event, **more):
@@ -244,9 +244,7 @@ def the_functions_answer(root, profile, arm):
     if profile == "keeper-solution":
         pushed = of_profile(profile, record("open_record"), "") | {"data": '{"record_uid":"R2"}'}
         rows += [pushed, pushed]
-    else:
-        own = of_profile(profile, record("test"), "u9")
-        rows.append(own | {"Source": "siemferry", "Api": "siemferry"})
+    rows.append(of_profile(profile, record("test"), "u9", api="siemferry"))
     workspace = Workspace(root, profile, arm)
     workspace.receive(rows)
     foreign = 2 if profile == "keeper-solution" else 0
