@@ -247,6 +247,13 @@ fn the_table_of_the_solution_can_be_left_alone() {
 }
 
 #[test]
+fn functions_that_are_there_already_are_written_anew() {
+    for profile in PROFILES {
+        assert_eq!(profile.resource("/savedSearches")["etag"], "*");
+    }
+}
+
+#[test]
 fn the_outputs_are_what_the_configuration_asks_for() {
     for profile in PROFILES {
         let outputs = profile.template()["outputs"].clone();

@@ -139,6 +139,8 @@ resource savedFunctions 'Microsoft.OperationalInsights/workspaces/savedSearches@
   for function in functions: {
     parent: workspace
     name: 'siemferry-${function.name}'
+    // It is there already when this is deployed again.
+    etag: '*'
     properties: {
       category: 'siemferry'
       displayName: '${function.name}: ${function.about}'

@@ -125,7 +125,8 @@ def the_bicep_is_the_arm(root, profile):
     check("resources", [kind for kind, *_ in found], [f"{it['type']}@{it['apiVersion']}" for it in arm["resources"]])
     for (kind, conditional, body), other in zip(found, arm["resources"]):
         check(f"{kind}: condition", conditional, "condition" in other)
-        alike(f"{kind}: kind", body.get("kind"), other.get("kind"))
+        for key in ("kind", "etag"):
+            alike(f"{kind}: {key}", body.get(key), other.get(key))
         alike(kind, body["properties"], other["properties"])
     # A child bears the name of its parent in ARM.
     check("the table", f"[format('{{0}}/{found[0][2]['name']}', parameters('workspaceName'))]", arm["resources"][0]["name"])
