@@ -66,6 +66,9 @@ mod webhook;
 /// The Elasticsearch and OpenSearch sink.
 mod elastic;
 
+/// What is deployed in Azure for the Sentinel sink.
+mod sentinel_packaging;
+
 /// A full disk stops the polling and nothing else, and all of it goes on when there is room.
 mod full_disk;
 /// Rotation by the daemon itself and by `logrotate`, while it runs and while it is killed.
