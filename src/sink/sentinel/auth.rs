@@ -213,3 +213,76 @@ impl<'de> Visitor<'de> for One {
         auth.ok_or_else(|| A::Error::custom(format_args!("expected {EXPECTED}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn auth(text: &str) -> Result<Auth, String> {
+        toml::from_str(text).map_err(|err| toml::de::Error::message(&err).to_owned())
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        auth(text).unwrap().check().iter().map(ToString::to_string).collect()
+    }
+
+    const GOOD: [(&str, &str); 5] = [
+        ("client_secret = { tenant = 't', client = 'c', secret = { env = 'A' } }", "client secret"),
+        ("certificate = { tenant = 'example.com', client = 'c', file = '/a.pem' }", "certificate"),
+        ("workload_identity = {}", "workload identity"),
+        ("managed_identity = { client = 'c' }", "managed identity"),
+        ("arc = {}", "Azure Arc"),
+    ];
+
+    #[test]
+    fn each_kind_is_read_and_has_a_name() {
+        for (text, name) in GOOD {
+            let auth = auth(text).unwrap();
+
+            assert_eq!(auth.name(), name);
+            assert_eq!(auth.check(), []);
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_not_shown() {
+        for text in ["auth-canary = 1", "auth-canary = {}"] {
+            let message = auth(text).unwrap_err();
+            assert!(message.starts_with("unknown key, expected a table with one of"), "{message}");
+        }
+        assert!(auth("arc = {}\nmanaged_identity = {}").unwrap_err().starts_with("more than one"));
+        assert!(auth("").unwrap_err().starts_with("expected a table"));
+        assert!(auth("arc = { a = 1 }").is_err());
+        assert!(auth("client_secret = { tenant = 't', client = 'c' }").is_err());
+    }
+
+    #[test]
+    fn secrets_are_told_with_their_keys() {
+        let keys = |text: &str| {
+            let auth = auth(text).unwrap();
+            auth.secrets().into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(GOOD[0].0), ["auth.client_secret.secret"]);
+        assert_eq!(keys(GOOD[1].0), [""; 0]);
+        let text =
+            "certificate = { tenant = 't', client = 'c', file = 'f', password = 'pfx-canary' }";
+        assert_eq!(keys(text), ["auth.certificate.password"]);
+        assert!(!format!("{:?}", auth(text).unwrap()).contains("canary"));
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_told() {
+        let found =
+            problems("client_secret = { tenant = 'a/b', client = '', secret = 'plain-canary' }");
+        assert_eq!(found.len(), 2);
+        assert!(found[0].starts_with("`auth.client_secret.tenant`: holds something else"));
+        assert_eq!(found[1], "`auth.client_secret.client`: is empty");
+
+        let found = problems("workload_identity = { tenant = '..', file = '' }");
+        assert_eq!(found[0], "`auth.workload_identity.tenant`: is no name");
+        assert_eq!(found[1], "`auth.workload_identity.file`: is empty");
+
+        let found = problems("client_secret = { tenant = 't', client = 'c', secret = '' }");
+        assert!(found[0].starts_with("`auth.client_secret.secret`: "), "{}", found[0]);
+    }
+}

@@ -62,8 +62,7 @@ fn question(asker: &Asker) -> Result<Question, DeliveryError> {
             (value.as_str(), encoded(&form))
         }
     };
-    let _known = secret::hold(value);
-    Ok(Question { client, url: application.url, body, _known })
+    Ok(Question { client, url: application.url, body, _known: secret::hold(value) })
 }
 
 /// RFC 7523, section 2.2

@@ -154,3 +154,127 @@ impl Cache {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What asks: counts, and gives tokens that last so long, or fails.
+    struct Service {
+        asked: Cell<u32>,
+        lasts: Cell<Option<Duration>>,
+    }
+
+    impl Service {
+        fn giving(lasts: Duration) -> Self {
+            Self { asked: Cell::new(0), lasts: Cell::new(Some(lasts)) }
+        }
+
+        async fn ask(&self) -> Result<Given, DeliveryError> {
+            self.asked.set(self.asked.get() + 1);
+            let number = self.asked.get();
+            tokio::time::sleep(SECOND).await;
+            let lasts = self.lasts.get().ok_or_else(|| DeliveryError::passing("away"))?;
+            Ok(Given { token: Token::new(&format!("held-token-{number}")).unwrap(), lasts })
+        }
+
+        async fn get(&self, cache: &Cache) -> Result<String, DeliveryError> {
+            let token = cache.get(|| self.ask()).await?;
+            Ok(token.header().to_str().unwrap().replace("Bearer held-token-", ""))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_renewed_five_minutes_early() {
+        let (cache, service) = (Cache::default(), Service::giving(SECOND * 3600));
+        assert_eq!(service.get(&cache).await.unwrap(), "1");
+
+        tokio::time::advance(SECOND * 3298).await;
+        assert_eq!(service.get(&cache).await.unwrap(), "1");
+        tokio::time::advance(SECOND).await;
+
+        assert_eq!(service.get(&cache).await.unwrap(), "2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_ends_soon_is_not_asked_for_all_the_time() {
+        let (cache, service) = (Cache::default(), Service::giving(SECOND * 100));
+        for _ in 0..3 {
+            assert_eq!(service.get(&cache).await.unwrap(), "1");
+            tokio::time::advance(SECOND * 9).await;
+        }
+
+        tokio::time::advance(SECOND * 3).await;
+
+        assert_eq!(service.get(&cache).await.unwrap(), "2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_old_token_is_used_while_another_cannot_be_had() {
+        let (cache, service) = (Cache::default(), Service::giving(SECOND * 3600));
+        service.get(&cache).await.unwrap();
+        service.lasts.set(None);
+        tokio::time::advance(SECOND * 3400).await;
+
+        assert_eq!(service.get(&cache).await.unwrap(), "1");
+        assert_eq!(service.asked.get(), 2);
+        tokio::time::advance(SECOND * 29).await;
+        assert_eq!(service.get(&cache).await.unwrap(), "1");
+        assert_eq!(service.asked.get(), 2, "not so soon");
+        tokio::time::advance(SECOND).await;
+        assert_eq!(service.get(&cache).await.unwrap(), "1");
+        assert_eq!(service.asked.get(), 3);
+        tokio::time::advance(SECOND * 200).await;
+
+        assert_eq!(service.get(&cache).await.unwrap_err().to_string(), "away");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_caller_asks_for_all() {
+        let (cache, service) = (Cache::default(), Service::giving(SECOND * 3600));
+
+        let (a, b, c) = tokio::join!(service.get(&cache), service.get(&cache), service.get(&cache));
+
+        assert_eq!((a.unwrap(), b.unwrap(), c.unwrap()), ("1".into(), "1".into(), "1".into()));
+        assert_eq!(service.asked.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_one_renews_the_others_go_on_with_the_old_token() {
+        let (cache, service) = (Cache::default(), Service::giving(SECOND * 3600));
+        service.get(&cache).await.unwrap();
+        tokio::time::advance(SECOND * 3400).await;
+
+        let (a, b) = tokio::join!(service.get(&cache), service.get(&cache));
+
+        assert_eq!((a.unwrap(), b.unwrap()), ("2".into(), "1".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_token_is_forgotten_and_its_successor_is_not() {
+        let (cache, service) = (Cache::default(), Service::giving(SECOND * 3600));
+        let first = cache.get(|| service.ask()).await.unwrap();
+
+        cache.forget(&first);
+        assert_eq!(service.get(&cache).await.unwrap(), "2");
+        cache.forget(&first);
+
+        assert_eq!(service.get(&cache).await.unwrap(), "2");
+    }
+
+    #[test]
+    fn a_token_is_hidden_for_as_long_as_it_is_used() {
+        let token = Token::new("shown-canary").unwrap();
+
+        assert!(token.header().is_sensitive());
+        assert_eq!(format!("{token:?} {}", secret::redact("shown-canary")), "*** ***");
+        drop(token);
+
+        assert_eq!(secret::redact("shown-canary"), "shown-canary");
+        assert!(Token::new("").is_none() && Token::new("a\nb").is_none());
+    }
+}

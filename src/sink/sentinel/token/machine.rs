@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use crate::{secret, sys};
 
+/// What the variables of an environment say.
+type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// This machine, or what a test has in its place.
 #[derive(Clone)]
 pub struct Machine {
     /// What a variable of the environment says.
-    variable: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    variable: Arc<Variables>,
     /// The program of the Azure Arc agent that gives tokens.
     pub agent: PathBuf,
     /// Where that program leaves its proofs.

@@ -92,3 +92,26 @@ pub fn examine(config: &ManagedIdentity, machine: &Machine) -> Result<String, De
     let which = config.client.as_ref().map(|client| format!(" `{client}`")).unwrap_or_default();
     Ok(format!("managed identity{which} of this machine"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long is waited in all, in milliseconds, when every answer has this status.
+    fn waits(status: u16) -> (u32, u128) {
+        let (mut failures, mut waited) = (0, Duration::ZERO);
+        while let Some(wait) = wait(Duration::from_millis(800), failures, waited, status) {
+            (failures, waited) = (failures + 1, waited + wait);
+        }
+        (failures, waited.as_millis())
+    }
+
+    #[test]
+    fn a_service_that_is_replaced_is_waited_for() {
+        assert_eq!(waits(404), (5, 24_800));
+        assert_eq!(waits(503), (5, 24_800));
+        assert_eq!(waits(410), (7, 76_000), "at least 70 seconds");
+        assert_eq!(waits(400), (0, 0));
+        assert_eq!(waits(200), (0, 0));
+    }
+}
