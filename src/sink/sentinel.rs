@@ -107,13 +107,14 @@ impl SentinelSink {
         self.url.as_ref().zip(self.tokens.as_ref()).ok_or_else(wrong)
     }
 
-    /// Posts a body. A token that is refused is renewed once.
-    async fn post(&self, id: &str, body: Vec<u8>) -> Result<Answer, DeliveryError> {
+    /// Posts a body. A token that is refused is renewed once. The token is returned too: while it is
+    /// held, no text shows it, should the answer repeat it.
+    async fn post(&self, id: &str, body: Vec<u8>) -> Result<(Answer, Token), DeliveryError> {
         let (_, tokens) = self.place()?;
         let token = tokens.get().await?;
         let answer = self.ask(id, &token, body.clone()).await?;
         if answer.status != 401 {
-            return Ok(answer);
+            return Ok((answer, token));
         }
         tokens.refused(&token).await;
         let token = tokens.get().await?;
@@ -122,7 +123,7 @@ impl SentinelSink {
             // What comes after the block is to be the operator's, not what we hold.
             tokens.refused(&token).await;
         }
-        Ok(answer)
+        Ok((answer, token))
     }
 
     async fn ask(&self, id: &str, token: &Token, body: Vec<u8>) -> Result<Answer, DeliveryError> {
@@ -145,7 +146,7 @@ impl SentinelSink {
         let (length, compress) = (rows.len(), self.compress);
         let make = move || compress.apply(array_of(rows).into());
         let body = http::offload(length, make).await?;
-        let mut answer = self.post(id, body).await?;
+        let (mut answer, _token) = self.post(id, body).await?;
         self.judge(&mut answer)
     }
 
@@ -262,7 +263,7 @@ impl Sink for SentinelSink {
         };
         let id = uuid::Uuid::new_v4().to_string();
         let body = self.compress.apply(b"[]"[..].into()).map_err(DeliveryError::passing)?;
-        let mut answer = self.post(&id, body).await?;
+        let (mut answer, _token) = self.post(&id, body).await?;
         let told = Refusal::of(&mut answer).probed(&self.target, &answer, self.compress)?;
         match mismatch {
             Some(mismatch) => Err(mismatch),
