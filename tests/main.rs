@@ -69,6 +69,9 @@ mod elastic;
 /// What is deployed in Azure for the Sentinel sink.
 mod sentinel_packaging;
 
+/// What the Sentinel sink is tested against.
+mod sentinel;
+
 /// A full disk stops the polling and nothing else, and all of it goes on when there is room.
 mod full_disk;
 /// Rotation by the daemon itself and by `logrotate`, while it runs and while it is killed.

@@ -130,7 +130,9 @@ fn check_signature(
     signature: &[u8],
     certificates: &[Registered],
 ) -> Result<(), Refusal> {
-    let (sha256, sha1) = (head["x5t#S256"].as_str(), head["x5t"].as_str());
+    // MSAL does not leave out the padding.
+    let thumbprint = |name: &str| head[name].as_str().map(|it| it.trim_end_matches('='));
+    let (sha256, sha1) = (thumbprint("x5t#S256"), thumbprint("x5t"));
     let Some(thumbprint) = sha256.or(sha1) else {
         // Not of the application's own making: that of another issuer.
         let told = |name: &str| said[name].as_str().unwrap_or_default();
@@ -177,11 +179,14 @@ fn check_claims(said: &Value, expected: &Expected<'_>) -> Result<(), Refusal> {
         let text = "Client assertion application identifier doesn't match 'client_id' parameter.";
         return Err(Refusal::invalid_client(700_021, text));
     }
-    let Some(until) = said["exp"].as_i64() else {
+    // A fraction is allowed (RFC 7519, section 2), and MSAL sends one.
+    #[allow(clippy::cast_possible_truncation, reason = "seconds of this century")]
+    let second = |name: &str| said[name].as_f64().map(|it| it.floor() as i64);
+    let Some(until) = second("exp") else {
         return Err(malformed("The claim 'exp' is missing."));
     };
     // MSAL leaves `nbf` out, and sends when the assertion was made.
-    let Some(from) = said["nbf"].as_i64().or_else(|| said["iat"].as_i64()) else {
+    let Some(from) = second("nbf").or_else(|| second("iat")) else {
         return Err(malformed("The claim 'nbf' is missing."));
     };
     let (now, skew) = (expected.now.timestamp(), SKEW.num_seconds());

@@ -202,8 +202,10 @@ fn plain(request: &Seen) -> Result<Vec<u8>, Refusal> {
     }
 }
 
-/// Each row as it came, and what it says.
-fn rows(text: &str) -> Result<Vec<(&str, Map<String, Value>)>, Refusal> {
+/// A row as it came, and what it says.
+type Sent<'a> = (&'a str, Map<String, Value>);
+
+fn rows(text: &str) -> Result<Vec<Sent<'_>>, Refusal> {
     let rows: Vec<&RawValue> =
         serde_json::from_str(text).map_err(|err| invalid(&err.to_string()))?;
     let read = |row: &&'_ RawValue| {
@@ -238,7 +240,7 @@ fn depth(text: &str) -> usize {
 
 /// What some plans of tables ask for.
 /// <https://learn.microsoft.com/azure/azure-monitor/logs/tutorial-logs-ingestion-code#troubleshooting>
-fn check_span(rows: &[(&str, Map<String, Value>)]) -> Result<(), Refusal> {
+fn check_span(rows: &[Sent<'_>]) -> Result<(), Refusal> {
     let times = rows.iter().filter_map(|(_, row)| table::time(row.get(table::TIME)?.as_str()?));
     let times: Vec<_> = times.collect();
     let span = times.iter().max().zip(times.iter().min()).map(|(last, first)| *last - *first);

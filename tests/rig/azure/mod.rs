@@ -37,6 +37,7 @@ mod table;
 
 pub use entra::AppState;
 pub use http::{Kind, Seen};
+#[allow(unused_imports, reason = "for a test with streams of its own")]
 pub use table::{Column, KEEPER, Retimed, SIEMFERRY, Stream, Tally};
 
 /// How long anything may take that a test waits for.

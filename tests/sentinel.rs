@@ -1,0 +1,7 @@
+//! What a Sentinel sink is tested against.
+
+/// What Microsoft's clients make of the simulator.
+mod proof;
+
+/// What the simulator does that those clients never see.
+mod simulator;
