@@ -9,6 +9,7 @@ pub mod elastic;
 pub mod json;
 mod members;
 pub mod sentinel;
+pub mod splunk;
 
 /// `format = …`: what a delivered event looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
