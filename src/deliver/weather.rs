@@ -84,16 +84,7 @@ impl Courier {
         if answer.is_err() {
             self.told.batch = batch.id;
         }
-        let answer = match answer {
-            Ok(Receipt { verdicts: Some(verdicts), .. })
-                if verdicts.len() != piece.events.len() =>
-            {
-                let source = "the destination has not judged each event".into();
-                Err(DeliveryError::Retry { after: None, source, is_ambiguous: true })
-            }
-            answer => answer,
-        };
-        let heard = match answer {
+        let heard = match complete(answer, piece.events.len()) {
             Ok(Receipt { verdicts, bookmark, is_ambiguous }) => {
                 self.ledger.stand(bookmark);
                 self.ledger.doubt(u64::from(is_ambiguous));
@@ -259,5 +250,19 @@ impl Courier {
         if reopen {
             self.reopen().await;
         }
+    }
+}
+
+/// The answer, if it judges each of so many events or all of them at once.
+fn complete(
+    answer: Result<Receipt, DeliveryError>,
+    events: usize,
+) -> Result<Receipt, DeliveryError> {
+    match answer {
+        Ok(Receipt { verdicts: Some(verdicts), .. }) if verdicts.len() != events => {
+            let source = "the destination has not judged each event".into();
+            Err(DeliveryError::Retry { after: None, source, is_ambiguous: true })
+        }
+        answer => answer,
     }
 }

@@ -172,7 +172,7 @@ mod tests {
 
         let (object, was_cut, length) = cut(&object, 100);
 
-        assert!(was_cut && length <= 100 && length >= 98);
+        assert!(was_cut && (98..=100).contains(&length));
         assert_eq!(object["b"], "short");
         assert_eq!(
             (object["a"].as_str().unwrap().len(), object["c"].as_str().unwrap().len()),

@@ -163,7 +163,7 @@ impl SentinelSink {
         if answer.status == 403 && refusal.is_azures() {
             let since = *self.forbidden().get_or_insert_with(Instant::now);
             if since.elapsed() < ROLE_TAKES {
-                return Err(Failure::Other(refusal.patient(error)));
+                return Err(Failure::Other(refusal::patient(error)));
             }
         }
         Err(Failure::Other(error))

@@ -92,17 +92,6 @@ impl Refusal {
         }
     }
 
-    /// What is known to pass by itself within half an hour.
-    pub fn patient(&self, error: DeliveryError) -> DeliveryError {
-        match error {
-            DeliveryError::Blocked { source, hint, .. } => {
-                let hint = hint.unwrap_or_default();
-                DeliveryError::passing(format!("{source} ({hint})"))
-            }
-            other => other,
-        }
-    }
-
     /// What `check --online` says after an empty array was sent.
     ///
     /// # Errors
@@ -197,6 +186,17 @@ impl Refusal {
             ),
             _ => return None,
         })
+    }
+}
+
+/// What is known to pass by itself within half an hour.
+pub fn patient(error: DeliveryError) -> DeliveryError {
+    match error {
+        DeliveryError::Blocked { source, hint, .. } => {
+            let hint = hint.unwrap_or_default();
+            DeliveryError::passing(format!("{source} ({hint})"))
+        }
+        other => other,
     }
 }
 

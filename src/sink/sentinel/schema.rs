@@ -52,10 +52,10 @@ fn find<'a>(document: &'a Value, stream: &str) -> Result<&'a Value, String> {
     let names = declarations.as_object().into_iter().flat_map(serde_json::Map::keys);
     let names: Vec<String> =
         names.filter(|name| name.contains('-')).map(|name| format!("`{}`", escape(name))).collect();
-    Err(match names.is_empty() {
-        true => "it declares no stream".to_owned(),
-        false => format!("it declares no stream `{stream}`, but {}", names.join(", ")),
-    })
+    if names.is_empty() {
+        return Err("it declares no stream".to_owned());
+    }
+    Err(format!("it declares no stream `{stream}`, but {}", names.join(", ")))
 }
 
 /// What the stream would lose of the profile's rows, as what blocks the sink; none when nothing.
