@@ -13,7 +13,7 @@ use reqwest::header::{
     RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use reqwest::redirect::Policy;
-use reqwest::{Client, Method, Proxy, Response, Url, tls};
+use reqwest::{Client, ClientBuilder, Method, Proxy, Response, Url, tls};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::event::Millis;
@@ -101,6 +101,23 @@ pub struct Answer {
     pub elapsed: Duration,
 }
 
+impl Answer {
+    /// The same without a body.
+    pub fn clone_head(&self) -> Self {
+        Self {
+            status: self.status,
+            body: Vec::new(),
+            memory: None,
+            date: self.date,
+            retry_after: self.retry_after,
+            content_type: self.content_type.clone(),
+            location: self.location.clone(),
+            www_authenticate: self.www_authenticate.clone(),
+            elapsed: self.elapsed,
+        }
+    }
+}
+
 /// Builds a client. The TLS provider is installed once, by the first.
 pub fn client(settings: &Settings) -> Result<Client, Error> {
     client_connecting(settings, connect_timeout(settings.timeout))
@@ -108,6 +125,15 @@ pub fn client(settings: &Settings) -> Result<Client, Error> {
 
 /// The same, where a connection may take no longer than this to be made.
 pub fn client_connecting(settings: &Settings, within: Duration) -> Result<Client, Error> {
+    build(settings, builder(settings, within)?)
+}
+
+/// The same as [`client`], with the cookies by which a load balancer knows whom to ask again.
+pub fn client_keeping_cookies(settings: &Settings) -> Result<Client, Error> {
+    build(settings, builder(settings, connect_timeout(settings.timeout))?.cookie_store(true))
+}
+
+fn builder(settings: &Settings, within: Duration) -> Result<ClientBuilder, Error> {
     // An error means that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
@@ -128,6 +154,10 @@ pub fn client_connecting(settings: &Settings, within: Duration) -> Result<Client
     if let Some(proxy) = &settings.proxy {
         builder = builder.proxy(Proxy::all(proxy).map_err(|err| Error::Setup(innermost(&err)))?);
     }
+    Ok(builder)
+}
+
+fn build(settings: &Settings, builder: ClientBuilder) -> Result<Client, Error> {
     builder.build().map_err(|err| match (&settings.client_certificate, tls_error(&err)) {
         (Some(path), Some(cause)) if certificates::is_of_identity(cause) => {
             certificates::refuse_identity(path, cause.to_string())

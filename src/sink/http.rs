@@ -224,6 +224,7 @@ type Read<S> = Arc<dyn Fn() -> Result<S, DeliveryError> + Send + Sync>;
 /// What a sink delivers with, set up at the first use.
 pub struct Connection<S> {
     settings: Settings,
+    make: fn(&Settings) -> Result<Client, http::Error>,
     read: Read<S>,
     opened: Mutex<Option<Arc<Opened<S>>>>,
 }
@@ -242,7 +243,15 @@ impl<S: Send + Sync + 'static> Connection<S> {
         settings: Settings,
         read: impl Fn() -> Result<S, DeliveryError> + Send + Sync + 'static,
     ) -> Self {
-        Self { settings, read: Arc::new(read), opened: Mutex::default() }
+        Self { settings, make: http::client, read: Arc::new(read), opened: Mutex::default() }
+    }
+
+    /// The same, with a client that keeps cookies.
+    pub fn keeping_cookies(
+        settings: Settings,
+        read: impl Fn() -> Result<S, DeliveryError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { make: http::client_keeping_cookies, ..Self::new(settings, read) }
     }
 
     /// Reads secrets and certificates, unless they were read before.
@@ -255,10 +264,10 @@ impl<S: Send + Sync + 'static> Connection<S> {
         if let Some(opened) = &*held {
             return Ok(Arc::clone(opened));
         }
-        let (settings, read) = (self.settings.clone(), Arc::clone(&self.read));
+        let (settings, make, read) = (self.settings.clone(), self.make, Arc::clone(&self.read));
         let open = move || {
             let secrets = read()?;
-            let client = http::client(&settings).map_err(|err| no_answer(&err))?;
+            let client = make(&settings).map_err(|err| no_answer(&err))?;
             Ok(Opened { client, secrets })
         };
         let opened = tokio::task::spawn_blocking(open).await.map_err(DeliveryError::passing)?;
