@@ -81,6 +81,7 @@ impl Layers {
                 "auth.bearer",
                 "auth.certificate.password",
                 "auth.client_secret.secret",
+                "token",
             ];
             let auth = auth.iter().filter_map(|key| kind.find_ref(key));
             let values = keys.chain(headers.map(|(_, value)| value)).chain(auth);

@@ -163,4 +163,6 @@ mod secrets;
 
 mod sentinel;
 
+mod splunk;
+
 mod shipped;

@@ -24,6 +24,7 @@ pub mod file;
 pub mod http;
 mod route;
 pub mod sentinel;
+pub mod splunk;
 pub mod webhook;
 
 pub use route::Route;
@@ -41,6 +42,8 @@ pub enum Config {
     Elastic(elastic::Config),
     /// Rows of a stream of Microsoft Sentinel.
     Sentinel(sentinel::Config),
+    /// Objects of Splunk's HTTP Event Collector.
+    Splunk(splunk::Config),
     /// Requests to a URL.
     Webhook(webhook::Config),
 }
@@ -52,6 +55,7 @@ impl Config {
             Self::File(config) => Box::new(file::FileSink::new(config.clone())),
             Self::Elastic(config) => Box::new(elastic::ElasticSink::new(config.clone())),
             Self::Sentinel(config) => Box::new(sentinel::SentinelSink::new(config)),
+            Self::Splunk(config) => Box::new(splunk::SplunkSink::new(config.clone())),
             Self::Webhook(config) => Box::new(webhook::WebhookSink::new(config.clone())),
         }
     }
@@ -67,6 +71,7 @@ impl Config {
             },
             Self::Elastic(config) => config.delivery(),
             Self::Sentinel(config) => config.delivery(),
+            Self::Splunk(config) => config.delivery(),
             Self::Webhook(config) => config.delivery(),
         }
     }
@@ -77,6 +82,7 @@ impl Config {
             Self::File(config) => config.from,
             Self::Elastic(config) => config.from,
             Self::Sentinel(config) => config.from,
+            Self::Splunk(config) => config.from,
             Self::Webhook(config) => config.from,
         }
     }
@@ -87,6 +93,7 @@ impl Config {
             Self::File(_) => "file",
             Self::Elastic(_) => "elastic",
             Self::Sentinel(_) => "sentinel",
+            Self::Splunk(_) => "splunk",
             Self::Webhook(_) => "webhook",
         }
     }
@@ -95,7 +102,7 @@ impl Config {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(config) => Some(&config.path),
-            Self::Elastic(_) | Self::Sentinel(_) | Self::Webhook(_) => None,
+            Self::Elastic(_) | Self::Sentinel(_) | Self::Splunk(_) | Self::Webhook(_) => None,
         }
     }
 
@@ -105,6 +112,7 @@ impl Config {
             Self::File(config) => &config.route,
             Self::Elastic(config) => &config.route,
             Self::Sentinel(config) => &config.route,
+            Self::Splunk(config) => &config.route,
             Self::Webhook(config) => &config.route,
         }
     }
@@ -115,6 +123,7 @@ impl Config {
             Self::File(_) => Vec::new(),
             Self::Elastic(config) => config.secrets(),
             Self::Sentinel(config) => config.secrets(),
+            Self::Splunk(config) => config.secrets(),
             Self::Webhook(config) => config.secrets(),
         }
     }
@@ -125,6 +134,7 @@ impl Config {
             Self::File(config) => config.check(),
             Self::Elastic(config) => config.check(),
             Self::Sentinel(config) => config.check(),
+            Self::Splunk(config) => config.check(),
             Self::Webhook(config) => config.check(),
         }
     }
@@ -139,6 +149,7 @@ impl Config {
             Self::File(config) => config.examine(),
             Self::Elastic(config) => config.examine(),
             Self::Sentinel(config) => config.examine(),
+            Self::Splunk(config) => config.examine(),
             Self::Webhook(config) => config.examine(),
         }
     }

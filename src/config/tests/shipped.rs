@@ -70,6 +70,11 @@ fn the_commented_default_shows_the_defaults() {
         auth: Some(toml::from_str(auth).unwrap()),
         ..sink::sentinel::Config::default()
     };
+    let splunk = sink::splunk::Config {
+        url: sink::http::Address::from("https://hec.example.com:8088".to_owned()),
+        token: Some(secret::Config::Credential("hec".into())),
+        ..sink::splunk::Config::default()
+    };
     let webhook = sink::webhook::Config {
         url: sink::http::Address::from("https://hook.example.com/in".to_owned()),
         ..sink::webhook::Config::default()
@@ -78,6 +83,7 @@ fn the_commented_default_shows_the_defaults() {
         sources: BTreeMap::from([("acme".into(), source::Config::Keeper(keeper))]),
         sinks: BTreeMap::from([
             ("archive".into(), sink::Config::File(file)),
+            ("hec".into(), sink::Config::Splunk(splunk)),
             ("hook".into(), sink::Config::Webhook(webhook)),
             ("search".into(), sink::Config::Elastic(search)),
             ("sentinel".into(), sink::Config::Sentinel(sentinel)),
@@ -101,6 +107,7 @@ fn the_commented_default_names_every_key() {
         "sinks.archive.file",
         "sinks.search.elastic",
         "sinks.sentinel.sentinel",
+        "sinks.hec.splunk",
         "sinks.hook.webhook",
     ];
     for table in tables {

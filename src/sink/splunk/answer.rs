@@ -67,11 +67,21 @@ impl Told {
     /// What to do about it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self.code? {
-            1 | 22 => "the token is disabled: enable it in Settings > Data inputs > HTTP Event Collector",
-            2 | 3 => "the collector does not see our token: check `token`, `flavor`, and any proxy in between",
-            4 | 21 => "the collector does not know this token: check `token`, and that `url` is of the same stack",
-            7 => "the token may not write to this index, or there is none: check `index`, and the token's allowed indexes",
-            10 | 11 | 28 => r#"the token is one with indexer acknowledgement: `ack = "auto"` or `"on"`; behind a load balancer it must be sticky"#,
+            1 | 22 => {
+                "the token is disabled: enable it in Settings > Data inputs > HTTP Event Collector"
+            }
+            2 | 3 => {
+                "the collector does not see our token: check `token`, `flavor`, and any proxy in between"
+            }
+            4 | 21 => {
+                "the collector does not know this token: check `token`, and that `url` is of the same stack"
+            }
+            7 => {
+                "the token may not write to this index, or there is none: check `index`, and the token's allowed indexes"
+            }
+            10 | 11 | 28 => {
+                r#"the token is one with indexer acknowledgement: `ack = "auto"` or `"on"`; behind a load balancer it must be sticky"#
+            }
             14 => r#"the token is one without indexer acknowledgement: `ack = "auto"` or `"off"`"#,
             16 => "the collector takes no token of a query: check any proxy in between",
             18..=20 => "its queues are full: look at the indexers",
