@@ -24,6 +24,11 @@ const ELASTIC: Answer = Answer::Bulk(2000);
 /// Every batch is full.
 const MULTIPLE: u64 = 2000;
 
+const SPLUNK: &str =
+    "splunk]\nurl = \"URL\"\ntoken = { command = [\"/bin/echo\", \"bench\"] }\nack = \"off\"";
+const SPLUNK_WITH_ACKS: &str =
+    "splunk]\nurl = \"URL\"\ntoken = { command = [\"/bin/echo\", \"bench\"] }\nack = \"on\"";
+
 const SENTINEL: &str = concat!(
     "sentinel]\nendpoint = \"URL\"\nauthority = \"URL\"\nrule = \"dcr-0\"\nstream = \"Custom-Bench\"\n",
     "auth = { client_secret = { tenant = \"t\", client = \"c\", secret = { command = [\"/bin/echo\", \"bench\"] } } }",
@@ -44,6 +49,10 @@ enum Answer {
     Bulk(u64),
     /// A token at first, then 204, however many events a request.
     Azure,
+    /// 200 of a collector, so many events a request.
+    Collector(u64),
+    /// The same, and each request is acknowledged when that is asked for.
+    Acknowledging(u64),
 }
 
 fn main() {
@@ -82,6 +91,8 @@ impl Answer {
         match name.split_once(' ') {
             Some(("empty", events)) => Self::Empty(number(events)),
             Some(("bulk", events)) => Self::Bulk(number(events)),
+            Some(("collector", events)) => Self::Collector(number(events)),
+            Some(("acknowledging", events)) => Self::Acknowledging(number(events)),
             _ => Self::Azure,
         }
     }
@@ -92,13 +103,18 @@ impl Answer {
             Self::Empty(events) => format!("empty {events}"),
             Self::Bulk(events) => format!("bulk {events}"),
             Self::Azure => "azure".to_owned(),
+            Self::Collector(events) => format!("collector {events}"),
+            Self::Acknowledging(events) => format!("acknowledging {events}"),
         }
     }
 
     /// How many requests there are for all events, where that is known.
     fn requests(self, events: u64) -> Option<u64> {
         match self {
-            Self::Empty(batch) | Self::Bulk(batch) => Some(events / batch),
+            Self::Empty(batch)
+            | Self::Bulk(batch)
+            | Self::Collector(batch)
+            | Self::Acknowledging(batch) => Some(events / batch),
             Self::File | Self::Azure => None,
         }
     }
@@ -108,6 +124,9 @@ impl Answer {
         let body = match self {
             Self::Azure => return b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
             Self::File | Self::Empty(_) => String::new(),
+            Self::Collector(_) => r#"{"text":"Success","code":0}"#.to_owned(),
+            // Each has another number.
+            Self::Acknowledging(_) => return Vec::new(),
             Self::Bulk(events) => {
                 let events = usize::try_from(events).expect("it fits");
                 let created = vec![r#"{"create":{"status":201}}"#; events];
@@ -149,13 +168,14 @@ fn answer_all(connection: &TcpStream, answer: &[u8], (requests, bytes): &(Atomic
     let mut reader = BufReader::with_capacity(256 << 10, connection);
     let mut line = String::new();
     loop {
-        let (mut length, mut is_token) = (0, false);
+        let (mut length, mut is_token, mut is_ack) = (0, false, false);
         loop {
             line.clear();
             if reader.read_line(&mut line).unwrap_or(0) == 0 {
                 return;
             }
             is_token |= line.contains("/oauth2/v2.0/token ");
+            is_ack |= line.contains("/services/collector/ack?");
             match line.trim_end().split_once(": ") {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                     length = value.parse().expect("a number of bytes");
@@ -163,6 +183,15 @@ fn answer_all(connection: &TcpStream, answer: &[u8], (requests, bytes): &(Atomic
                 None if line == "\r\n" => break,
                 _ => {}
             }
+        }
+        if is_ack {
+            let mut asked = String::new();
+            (&mut reader).take(length).read_to_string(&mut asked).expect("a body");
+            let list = asked.trim_start_matches("{\"acks\":[").trim_end_matches("]}");
+            let acks: Vec<_> = list.split(',').map(|ack| format!("\"{ack}\":true")).collect();
+            let told = ok(&format!("{{\"acks\":{{{}}}}}", acks.join(",")));
+            (&*connection).write_all(&told).expect("the sink waits for acknowledgements");
+            continue;
         }
         let drained = std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink());
         assert_eq!(drained.expect("a body"), length, "the body is whole");
@@ -172,8 +201,13 @@ fn answer_all(connection: &TcpStream, answer: &[u8], (requests, bytes): &(Atomic
             (&*connection).write_all(&token).expect("the sink waits for a token");
             continue;
         }
-        requests.fetch_add(1, Ordering::SeqCst);
+        let number = requests.fetch_add(1, Ordering::SeqCst);
         bytes.fetch_add(length, Ordering::SeqCst);
+        if answer.is_empty() {
+            let told = ok(&format!(r#"{{"text":"Success","code":0,"ackId":{number}}}"#));
+            (&*connection).write_all(&told).expect("the sink waits for an answer");
+            continue;
+        }
         (&*connection).write_all(answer).expect("the sink waits for an answer");
     }
 }
@@ -196,6 +230,8 @@ fn compare(events: u64, repeats: u64) {
         ("webhook, NDJSON, gzip", "webhook]\nurl = \"URL/in\"\ncompress = \"gzip\"", WEBHOOK),
         ("webhook, NDJSON, zstd", "webhook]\nurl = \"URL/in\"\ncompress = \"zstd\"", WEBHOOK),
         ("elastic", "elastic]\nurl = \"URL\"\nindex = \"bench\"\ncompress = \"none\"", ELASTIC),
+        ("splunk, gzip", SPLUNK, Answer::Collector(1000)),
+        ("splunk, gzip, acks", SPLUNK_WITH_ACKS, Answer::Acknowledging(1000)),
         ("sentinel, keeper-solution", SENTINEL, Answer::Azure),
         ("sentinel, full", SENTINEL_FULL, Answer::Azure),
         (

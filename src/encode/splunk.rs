@@ -29,13 +29,12 @@ pub fn encode(event: &Event<'_>, format: Format, labels: &Labels, out: &mut Vec<
     put_seconds(event.time.filter(|time| civil(*time).is_some()).unwrap_or(event.received), out);
     put_label("host", labels.host.as_deref(), out);
     put_label("source", Some(labels.source.as_deref().unwrap_or(SOURCE)), out);
-    match &labels.sourcetype {
-        Some(sourcetype) => put_label("sourcetype", Some(sourcetype), out),
-        None => {
-            out.extend_from_slice(br#","sourcetype":""#);
-            out.extend_from_slice(event.api.as_bytes());
-            out.extend_from_slice(br#":audit""#);
-        }
+    if let Some(sourcetype) = &labels.sourcetype {
+        put_label("sourcetype", Some(sourcetype), out);
+    } else {
+        out.extend_from_slice(br#","sourcetype":""#);
+        out.extend_from_slice(event.api.as_bytes());
+        out.extend_from_slice(br#":audit""#);
     }
     put_label("index", labels.index.as_deref(), out);
     out.extend_from_slice(br#","event":"#);

@@ -37,12 +37,12 @@ pub async fn probe(sink: &SplunkSink) -> Result<String, DeliveryError> {
     if told.code != Some(NO_DATA) {
         return Err(sink.refusal(&told, &answer));
     }
-    let (with, index) = match (channel, sink.ack) {
-        (Some(_), Ack::On) => ("with acknowledgement, as configured", ""),
-        (Some(_), _) => ("with acknowledgement, for the token has it", ""),
-        (None, _) => ("without acknowledgement", ""),
+    let with = match (channel, sink.ack) {
+        (Some(_), Ack::On) => "with acknowledgement, as configured",
+        (Some(_), _) => "with acknowledgement, for the token has it",
+        (None, _) => "without acknowledgement",
     };
-    Ok(format!("{place} takes events with this token, {with}{index}"))
+    Ok(format!("{place} takes events with this token, {with}"))
 }
 
 async fn healthy(sink: &SplunkSink) -> Result<(), DeliveryError> {
