@@ -1,5 +1,8 @@
 //! What a Sentinel sink is tested against.
 
+/// The whole of it, with the real binary.
+mod once;
+
 /// What Microsoft's clients make of the simulator.
 mod proof;
 
