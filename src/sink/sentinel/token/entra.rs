@@ -65,8 +65,8 @@ fn question(asker: &Asker) -> Result<Question, DeliveryError> {
     // As it is, and as it stands in the form.
     let in_form = encoded(&[("", value)]);
     let in_form = String::from_utf8_lossy(&in_form);
-    let _known = [value, in_form.trim_start_matches('=')].map(secret::hold);
-    Ok(Question { client, url: application.url, body, _known })
+    let known = [value, in_form.trim_start_matches('=')].map(secret::hold);
+    Ok(Question { client, url: application.url, body, _known: known })
 }
 
 /// RFC 7523, section 2.2
