@@ -1,5 +1,8 @@
 //! What a Sentinel sink is tested against.
 
+/// What the daemon proves itself with, by the real binary.
+mod credentials;
+
 /// What Microsoft's clients make of the simulator.
 mod proof;
 
