@@ -13,7 +13,7 @@ pub struct Backoff {
 
 /// A server that asks for more than this is asked again sooner: a mistaken hint must not stop the
 /// feed for a day.
-const LONGEST_HINT: Duration = Duration::from_secs(15 * 60);
+pub const LONGEST_HINT: Duration = Duration::from_secs(15 * 60);
 
 impl Backoff {
     /// Waits from `shortest` up to `longest`; `seed` keeps many from waking at once.

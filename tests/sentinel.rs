@@ -1,5 +1,11 @@
 //! What a Sentinel sink is tested against.
 
+/// The whole of it, with the real binary.
+mod once;
+
+/// What the daemon proves itself with, by the real binary.
+mod credentials;
+
 /// What Microsoft's clients make of the simulator.
 mod proof;
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use siemferry::encode::sentinel;
 
 /// A name and a type, as Azure names it.
 type Column<'a> = (&'a str, &'a str);
@@ -131,6 +132,17 @@ fn columns(declared: &Value) -> Vec<(String, String)> {
 
 fn owned(columns: &[Column<'_>]) -> Vec<(String, String)> {
     columns.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect()
+}
+
+#[test]
+fn the_encoder_sends_what_the_templates_declare() {
+    let encoders = [sentinel::Profile::KeeperSolution, sentinel::Profile::Full];
+
+    for (profile, encoder) in PROFILES.iter().zip(encoders) {
+        let columns = encoder.columns().iter();
+        let sent: Vec<_> = columns.map(|(name, kind)| (*name, kind.name())).collect();
+        assert_eq!(sent, profile.sent, "{}", profile.name);
+    }
 }
 
 #[test]

@@ -95,6 +95,19 @@ impl Fate {
         self.block.as_ref()
     }
 
+    /// A probe has found another reason than the one for which the destination blocks by itself: that
+    /// is what somebody must know now. False where it does not block by itself.
+    pub fn restate(&mut self, error: &str) -> bool {
+        let Some(block) = self.block.as_mut().filter(|block| block.why == Why::Said) else {
+            return false;
+        };
+        if block.error != error {
+            error.clone_into(&mut block.error);
+            block.hint = None;
+        }
+        true
+    }
+
     /// True when a block is over that may have dropped batches: their events are to be sent in new
     /// ones. Says so once.
     pub fn take_dropped(&mut self) -> bool {

@@ -10,6 +10,7 @@ use super::fate::{Heard, Step};
 use super::form::Formed;
 use super::piece::Piece;
 use super::{Courier, End};
+use crate::backoff::LONGEST_HINT;
 use crate::health::State;
 use crate::own;
 use crate::sink::{Batch, DeliveryError, Receipt};
@@ -21,7 +22,12 @@ impl Courier {
     pub(super) async fn weather(&mut self) -> Result<Option<End>, store::Error> {
         loop {
             if let Some((error, after)) = self.again.take() {
-                self.retry(&error, after).await?;
+                if self.fate.restate(&error) {
+                    // Until the next probe it waits anyway.
+                    self.pause_for(after.unwrap_or_default().min(LONGEST_HINT)).await;
+                } else {
+                    self.retry(&error, after).await?;
+                }
             }
             if *self.orders.stop.borrow() {
                 return Ok(Some(End::Stopped));

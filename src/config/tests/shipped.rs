@@ -122,3 +122,21 @@ fn the_commented_default_names_every_key() {
         }
     }
 }
+
+#[test]
+fn every_sink_that_a_page_shows_is_accepted() {
+    let root = shipped().parent().unwrap().to_owned();
+    let mut count = 0;
+    for page in std::fs::read_dir(root.join("docs")).unwrap() {
+        let path = page.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for block in text.split("```toml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            // A page may show a second way to write the same sink.
+            let home = given(format!("{SOURCE}{}\n", block.replace('…', "0")));
+            home.load().unwrap_or_else(|error| panic!("{}: {error}\n{block}", path.display()));
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}

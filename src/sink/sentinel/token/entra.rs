@@ -23,7 +23,7 @@ struct Question {
     url: Url,
     body: Vec<u8>,
     /// An answer may repeat what the question proves itself by.
-    _known: secret::Held,
+    _known: [secret::Held; 2],
 }
 
 /// Reads what it needs and asks for a token.
@@ -62,7 +62,11 @@ fn question(asker: &Asker) -> Result<Question, DeliveryError> {
             (value.as_str(), encoded(&form))
         }
     };
-    Ok(Question { client, url: application.url, body, _known: secret::hold(value) })
+    // As it is, and as it stands in the form.
+    let in_form = encoded(&[("", value)]);
+    let in_form = String::from_utf8_lossy(&in_form);
+    let known = [value, in_form.trim_start_matches('=')].map(secret::hold);
+    Ok(Question { client, url: application.url, body, _known: known })
 }
 
 /// RFC 7523, section 2.2
