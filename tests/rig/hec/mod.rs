@@ -4,8 +4,9 @@
 //! What no public source shows is marked `unproven`, and read strictly. Only what a test scripts
 //! is out of the ordinary. Of the other modules it needs `plain_http` alone.
 //!
-//! There is no client by the vendor that would be worth a proof: Splunk's Python SDK knows the
-//! management port only.
+//! `Measured` stands where the change log of the public project `mockdr` tells what its probes of
+//! a Splunk 10.4.2 saw (its versions 2.0.3 to 2.0.5). None of it was measured by ourselves, and no
+//! client of somebody else's proves this simulator.
 //!
 //! ```ignore
 //! let hec = Hec::start(Options { ack: AckMode::On, ..Options::default() });
