@@ -21,7 +21,7 @@ pub struct Refusal {
 }
 
 /// What the collector says with this code.
-/// As far as 22 the texts are those of the lookup `splunkadmins_hec_reply_code_lookup.csv` of the
+/// As far as 16 the texts are those of the lookup `splunkadmins_hec_reply_code_lookup.csv` of the
 /// app `SplunkAdmins` or of clients; from 17 on they are unproven.
 pub fn refusal(code: u16) -> Refusal {
     let (status, text) = match code {

@@ -5,7 +5,7 @@
 //! is out of the ordinary. Of the other modules it needs `plain_http` alone.
 //!
 //! `Measured` stands where the change log of the public project `mockdr` tells what its probes of
-//! a Splunk 10.4.2 saw (its versions 2.0.3 to 2.0.5). None of it was measured by ourselves, and no
+//! a Splunk 10.4.2 saw (2.0.3 and later). None of it was measured by ourselves, and no
 //! client of somebody else's proves this simulator.
 //!
 //! ```ignore
