@@ -41,6 +41,10 @@ mod bulk;
 #[path = "rig/azure/mod.rs"]
 mod azure;
 
+/// A simulated HTTP Event Collector.
+#[path = "rig/hec/mod.rs"]
+mod hec;
+
 /// What a sink delivers to, of whatever kind.
 #[path = "rig/peer.rs"]
 mod peer;
@@ -71,6 +75,9 @@ mod sentinel_packaging;
 
 /// What the Sentinel sink is tested against.
 mod sentinel;
+
+/// What the Splunk sink is tested against.
+mod splunk;
 
 /// A full disk stops the polling and nothing else, and all of it goes on when there is room.
 mod full_disk;

@@ -11,6 +11,7 @@ use siemferry::sim::{Clock, Options, SimEvent, oracle};
 use crate::azure::{self, Azure, Kind};
 use crate::bulk::{self, Bulk};
 use crate::collector::{self, Collector};
+use crate::hec::{self, Hec};
 use crate::rig::{Home, Sim, read};
 use crate::sink_contract::CANARY;
 use crate::tenant::{HOUR, MINUTE, START, rfc3339};
@@ -419,6 +420,156 @@ impl Judge for Azure {
 
     fn asked(&self) -> usize {
         self.asked_of(Kind::Token)
+    }
+}
+
+/// A collector whose token has indexer acknowledgement.
+#[allow(dead_code, reason = "the contract suite has no Splunk sink yet")]
+pub struct HecWithAcks(Hec);
+
+fn hec_config(hec: &Hec, ack: &str, keys: &str) -> String {
+    let token = if keys.starts_with("token = ") {
+        String::new()
+    } else {
+        format!("token = {{ command = [\"/bin/echo\", \"{}\"] }}\n", hec.options().token)
+    };
+    let url = hec.url();
+    format!(
+        "[sinks.peer.splunk]\nurl = \"{url}\"\ncompress = \"none\"\nack = \"{ack}\"\n{token}{keys}\n"
+    )
+}
+
+impl Peer for Hec {
+    const TROUBLES: &'static [Trouble] = &[
+        Trouble::Busy,
+        Trouble::ResetBefore,
+        Trouble::ResetWithin,
+        Trouble::LoseAnswer,
+        Trouble::Stall,
+    ];
+    const IS_EXACT: bool = false;
+
+    fn start(_: &Home) -> Self {
+        Hec::start(hec::Options::default())
+    }
+
+    fn config(&self, keys: &str) -> String {
+        hec_config(self, "off", keys)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.indexed().into_iter().map(|event| event.event).collect()
+    }
+
+    fn count(&self) -> usize {
+        Hec::count(self)
+    }
+
+    /// Only what brings events: a poll whose answer is lost is made good for after minutes.
+    fn trouble(&self, trouble: Trouble) {
+        use hec::Fault;
+        let fault = match trouble {
+            Trouble::Busy => Fault::code(503, 9, "Server is busy"),
+            Trouble::ResetBefore => Fault::ResetBefore,
+            Trouble::ResetWithin => Fault::ResetWithin,
+            Trouble::LoseAnswer => Fault::LoseAnswer,
+            Trouble::Stall => Fault::Stall,
+            Trouble::Moved => panic!("no file"),
+        };
+        self.fault_when(move |seen| {
+            (seen.kind == hec::Kind::Event && seen.number % 3 == 1).then(|| fault.clone())
+        });
+    }
+
+    fn bar(&self) {
+        self.fault_when(|_| Some(hec::Fault::code(403, 4, "Invalid token")));
+    }
+
+    fn mend(&self) {
+        Hec::mend(self);
+        self.release();
+    }
+}
+
+impl Judge for Hec {
+    const REASON: &'static str = "Invalid data format";
+    const SECRET: &'static str = "token = { env = \"RIG_SECRET\" }";
+
+    fn refuse(&self, text: &str) {
+        self.refuse_text(text);
+    }
+
+    fn bodies(&self) -> Vec<(usize, usize)> {
+        self.uploads().iter().map(|upload| (upload.plain, upload.objects)).collect()
+    }
+
+    fn echo(&self) {
+        self.fault_when(|seen| {
+            let given = seen.header("authorization").unwrap_or_default();
+            let (status, code) =
+                [(401, 3), (500, 8), (400, 6)][usize::try_from(seen.number % 3).unwrap()];
+            let body = serde_json::json!({ "text": given, "code": code }).to_string();
+            let headers = vec![("x-echo".to_owned(), given.to_owned())];
+            Some(hec::Fault::Status { code: status, headers, body })
+        });
+    }
+
+    fn asked(&self) -> usize {
+        Hec::asked(self)
+    }
+}
+
+impl Peer for HecWithAcks {
+    const TROUBLES: &'static [Trouble] = Hec::TROUBLES;
+    const IS_EXACT: bool = Hec::IS_EXACT;
+
+    fn start(_: &Home) -> Self {
+        Self(Hec::start(hec::Options { ack: hec::AckMode::On, ..hec::Options::default() }))
+    }
+
+    fn config(&self, keys: &str) -> String {
+        hec_config(&self.0, "auto", keys)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lines()
+    }
+
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    fn trouble(&self, trouble: Trouble) {
+        self.0.trouble(trouble);
+    }
+
+    fn bar(&self) {
+        self.0.bar();
+    }
+
+    fn mend(&self) {
+        Peer::mend(&self.0);
+    }
+}
+
+impl Judge for HecWithAcks {
+    const REASON: &'static str = Hec::REASON;
+    const SECRET: &'static str = Hec::SECRET;
+
+    fn refuse(&self, text: &str) {
+        self.0.refuse(text);
+    }
+
+    fn bodies(&self) -> Vec<(usize, usize)> {
+        self.0.bodies()
+    }
+
+    fn echo(&self) {
+        self.0.echo();
+    }
+
+    fn asked(&self) -> usize {
+        self.0.asked()
     }
 }
 
