@@ -73,6 +73,9 @@ mod elastic;
 /// What is deployed in Azure for the Sentinel sink.
 mod sentinel_packaging;
 
+/// The app for Splunk, and the page that tells of it.
+mod splunk_packaging;
+
 /// What the Sentinel sink is tested against.
 mod sentinel;
 
