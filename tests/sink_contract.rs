@@ -10,9 +10,10 @@ use siemferry::sim::Rng;
 use crate::azure::Azure;
 use crate::bulk::Bulk;
 use crate::collector::Collector;
+use crate::hec::Hec;
 use crate::peer::{
-    Judge, Lines, Peer, Trouble, an_hour_passes, api_of, copies, holds_all, holds_each_once,
-    home_for, numbered, seq,
+    HecWithAcks, Judge, Lines, Peer, Trouble, an_hour_passes, api_of, copies, holds_all,
+    holds_each_once, home_for, numbered, seq,
 };
 use crate::rig::{Home, Running, Sim, eventually, read};
 
@@ -401,3 +402,5 @@ macro_rules! keeps_the_contract_over_http {
 keeps_the_contract_over_http!(webhook, Collector);
 keeps_the_contract_over_http!(elastic, Bulk);
 keeps_the_contract_over_http!(sentinel, Azure);
+keeps_the_contract_over_http!(splunk, Hec);
+keeps_the_contract_over_http!(splunk_with_acks, HecWithAcks);

@@ -424,7 +424,6 @@ impl Judge for Azure {
 }
 
 /// A collector whose token has indexer acknowledgement.
-#[allow(dead_code, reason = "the contract suite has no Splunk sink yet")]
 pub struct HecWithAcks(Hec);
 
 fn hec_config(hec: &Hec, ack: &str, keys: &str) -> String {

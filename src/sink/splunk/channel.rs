@@ -94,6 +94,35 @@ pub struct Channel {
 struct Waits {
     pending: BTreeSet<u64>,
     acknowledged: BTreeSet<u64>,
+    given: Given,
+}
+
+/// The numbers that were given so far. An indexer that starts again gives them anew from 0: without
+/// this, what it has lost could be taken for acknowledged by the number of something later.
+#[derive(Default)]
+struct Given {
+    /// All below this.
+    below: u64,
+    others: BTreeSet<u64>,
+}
+
+impl Given {
+    /// More than these are not remembered, should a collector leave out numbers.
+    const MOST: usize = 10_000;
+
+    /// Takes note of a number; false when it was given before.
+    fn note(&mut self, ack: u64) -> bool {
+        if ack < self.below || !self.others.insert(ack) {
+            return false;
+        }
+        while self.others.remove(&self.below) {
+            self.below += 1;
+        }
+        if self.others.len() > Self::MOST {
+            self.others.pop_first();
+        }
+        true
+    }
 }
 
 impl Default for Channel {
@@ -130,14 +159,24 @@ impl Channel {
         F: Future<Output = Result<Answer, DeliveryError>>,
     {
         let (begun, mut pause) = (Instant::now(), Duration::ZERO);
-        held(&self.waits).pending.insert(ack);
+        {
+            let mut waits = held(&self.waits);
+            if !waits.given.note(ack) {
+                self.is_lost.store(true, Ordering::Relaxed);
+            }
+            waits.pending.insert(ack);
+        }
         loop {
             tokio::time::sleep(pause).await;
             let asking = self.asking.lock().await;
+            if self.is_lost.load(Ordering::Relaxed) {
+                held(&self.waits).pending.remove(&ack);
+                return Polled::Never;
+            }
             if held(&self.waits).acknowledged.remove(&ack) {
                 return Polled::Acknowledged;
             }
-            if begun.elapsed() >= patience || self.is_lost.load(Ordering::Relaxed) {
+            if begun.elapsed() >= patience {
                 held(&self.waits).pending.remove(&ack);
                 return Polled::Never;
             }
@@ -177,4 +216,19 @@ impl Channel {
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_given_twice_is_noticed() {
+        let mut given = Given::default();
+
+        assert!([0, 1, 3, 2, 5, 9].into_iter().all(|ack| given.note(ack)));
+
+        assert!([0, 2, 3, 5, 9].into_iter().all(|ack| !given.note(ack)));
+        assert!(given.note(4) && given.below == 6 && given.others.len() == 1);
+    }
 }
