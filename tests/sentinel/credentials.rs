@@ -62,11 +62,11 @@ fn application(azure: &Azure, kind: &str, proof: &str) -> String {
 }
 
 fn by_secret(azure: &Azure, file: &Path) -> String {
-    application(azure, "client_secret", &format!("secret = {{ file = {file:?} }}"))
+    application(azure, "client_secret", &format!("secret = {{ file = \"{}\" }}", file.display()))
 }
 
 fn by_certificate(azure: &Azure, file: &Path) -> String {
-    application(azure, "certificate", &format!("file = {file:?}"))
+    application(azure, "certificate", &format!("file = \"{}\"", file.display()))
 }
 
 /// An API whose clock goes as this machine's does, with something in the second asked for.
@@ -237,7 +237,7 @@ fn an_application_delivers_by_the_token_of_another_issuer() {
     let azure = start();
     let keys = |home: &Home| {
         let file = put(home, "token", TOKEN);
-        application(&azure, "workload_identity", &format!("file = {file:?}"))
+        application(&azure, "workload_identity", &format!("file = \"{}\"", file.display()))
     };
     delivers(&azure, keys, |_| {});
 
@@ -352,7 +352,7 @@ impl Flow {
 }
 
 fn short_lived(secrets: Vec<String>) -> Azure {
-    let token_lifetime = Duration::from_secs(2);
+    let token_lifetime = Duration::from_secs(5);
     Azure::start(Options { secrets, token_lifetime, ..Options::default() })
 }
 
