@@ -15,7 +15,7 @@ pub(super) struct Told {
     /// When each was told.
     lately: BTreeMap<String, Duration>,
     /// The batch that failed last: a destination's support asks for it.
-    pub batch: Uuid,
+    pub batch: Option<Uuid>,
 }
 
 impl Told {

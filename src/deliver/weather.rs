@@ -87,9 +87,7 @@ impl Courier {
         batch: &Arc<Batch>,
         answer: Result<Receipt, DeliveryError>,
     ) -> Result<(), store::Error> {
-        if answer.is_err() {
-            self.told.batch = batch.id;
-        }
+        self.told.batch = Some(batch.id);
         let heard = match complete(answer, piece.events.len()) {
             Ok(Receipt { verdicts, bookmark, is_ambiguous }) => {
                 self.ledger.stand(bookmark);
@@ -171,8 +169,11 @@ impl Courier {
         let is_news = self.told.is_news(&error, self.now());
         let is_first = self.health.state() != State::Blocked;
         if is_first || is_news {
-            let batch = self.told.batch;
-            error!(error, hint, %batch, "Sink is blocked; nothing is lost, and it goes on when mended.");
+            let batch = self.told.batch.map(tracing::field::display);
+            error!(
+                error,
+                hint, batch, "Sink is blocked; nothing is lost, and it goes on when mended."
+            );
         }
         if is_first {
             self.store.announce(own::sink_blocked(&self.name, &error, hint.as_deref())).await;
@@ -204,8 +205,8 @@ impl Courier {
         let wait = self.health.retries.next(after);
         let attempt = self.health.retries.attempt();
         if self.told.is_news(error, self.now()) {
-            let batch = self.told.batch;
-            warn!(attempt, retry_in = ?wait, error, %batch, "Delivery failed; will retry.");
+            let batch = self.told.batch.map(tracing::field::display);
+            warn!(attempt, retry_in = ?wait, error, batch, "Delivery failed; will retry.");
         } else {
             debug!(attempt, retry_in = ?wait, error, "Delivery failed again.");
         }

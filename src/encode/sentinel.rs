@@ -126,6 +126,7 @@ fn marks(event: &Event<'_>) -> Marks {
 
 fn keeper_solution(event: &Event<'_>, out: &mut Vec<u8>) {
     const LAST: usize = KEEPER_SOLUTION.len() - 1;
+    let (whole, event) = (event, &with_short_type(event));
     let mut columns: [Option<&[u8]>; LAST] = [None; LAST];
     let mut rest = Vec::with_capacity(16);
     for (key, value) in members(event.raw) {
@@ -138,11 +139,12 @@ fn keeper_solution(event: &Event<'_>, out: &mut Vec<u8>) {
         }
     }
     let mut marks = marks(event);
+    marks.truncated = event.event_type != whole.event_type;
     for (at, (name, _)) in KEEPER_SOLUTION.iter().enumerate().take(LAST).skip(1) {
         put_name(name, out);
         match (columns[at], *name) {
             (Some(value), _) => marks.truncated |= put_column(value, out),
-            (None, "audit_event") => marks.truncated |= put_type(event, out),
+            (None, "audit_event") => marks.truncated |= put_type(whole, out),
             (None, "timestamp") => put_time(event.time, out),
             (None, _) => out.extend_from_slice(b"null"),
         }
@@ -151,6 +153,16 @@ fn keeper_solution(event: &Event<'_>, out: &mut Vec<u8>) {
     let mut ours = Vec::with_capacity(300);
     put_member(event, Marks { truncated: true, ..marks }, &mut ours);
     put_object(&rest, ours.len(), &mut marks, out, |marks, out| put_member(event, marks, out));
+}
+
+/// The same event, whose type is short enough to stand beside everything else in `data`.
+fn with_short_type<'a>(event: &Event<'a>) -> Event<'a> {
+    const MOST: usize = 1000;
+    let short = |text: &'a str| {
+        let end = (0..=MOST.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+        &text[..end.unwrap_or_default()]
+    };
+    Event { event_type: event.event_type.map(short), ..*event }
 }
 
 fn full(event: &Event<'_>, out: &mut Vec<u8>) {
@@ -231,7 +243,13 @@ fn fits(value: &[u8], kind: Type) -> bool {
         Type::Int => text().parse::<i32>().is_ok(),
         Type::Datetime => {
             let text = text().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-            text.is_some_and(|text| chrono::DateTime::parse_from_rfc3339(text).is_ok())
+            let text = text.filter(|text| text.is_ascii());
+            let time = text.and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok());
+            // Neither a leap second nor a year of ours beyond four digits is one of Azure's.
+            time.is_some_and(|time| {
+                time.timestamp_subsec_nanos() < 1_000_000_000
+                    && civil(time.timestamp_millis()).is_some()
+            })
         }
     }
 }

@@ -27,8 +27,9 @@ fn refused(home: &Home, text: &str, hint: &str) {
 
 #[test]
 fn every_key_is_read() {
-    let home = sink_and(
-        "profile = 'full'\ncloud = 'china'\nauthority = 'https://login.example.com'\n\
+    let home = sink_without(
+        STREAM,
+        "stream = 'Custom-SiemferryEvents'\nprofile = 'full'\ncloud = 'china'\nauthority = 'https://login.example.com'\n\
          scope = 'https://logs.example.com/.default'\nschema = '/s.json'\nbatch = { events = 7 }\n\
          in_flight = 9\ncompress = 'none'\nca_file = '/ca'\nproxy = 'http://p:1'\ntimeout = '9s'\n\
          route = { exclude = ['x'] }\nfrom = 'kept'",
@@ -90,6 +91,26 @@ fn what_the_api_does_not_take_is_refused() {
         &sink_without(ENDPOINT, "endpoint = 'https://k.example.com/?a=b'"),
         "endpoint`: holds a query",
         "scheme and host alone: the rest is made of `rule` and `stream`",
+    );
+}
+
+#[test]
+fn a_stream_of_the_other_profile_is_refused() {
+    let hint = "nearly every column would vanish: change `stream` or `profile`";
+    refused(&sink_and("profile = 'full'"), "stream`: is that of the other profile", hint);
+    let home = sink_without(STREAM, "stream = 'Custom-SiemferryEvents'");
+    refused(&home, "stream`: is that of the other profile", hint);
+}
+
+#[test]
+fn a_key_in_the_place_of_its_file_is_not_shown() {
+    let file = "-----BEGIN PRIVATE KEY-----\\ns3same\\n-----END PRIVATE KEY-----";
+    let auth =
+        format!("auth = {{ certificate = {{ tenant = 't', client = 'c', file = \"{file}\" }} }}");
+    refused(
+        &sink_without(AUTH, &auth),
+        "auth.certificate.file`: is no name of a file",
+        "put what stands there into a file with mode 0600, and name that file",
     );
 }
 

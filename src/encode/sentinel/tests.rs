@@ -170,6 +170,35 @@ fn a_long_type_is_cut_and_marked() {
     }
 }
 
+#[test]
+fn a_long_type_leaves_room_for_its_neighbours() {
+    let long = "\u{e9}\"".repeat(300_000);
+    let raw = format!(r#"{{"audit_event":{},"x":"small"}}"#, serde_json::to_string(&long).unwrap());
+    let event = Event { event_type: Some(&long), ..event(&raw) };
+
+    let row = row(Profile::KeeperSolution, &event);
+
+    assert!(row["data"].to_string().len() <= MOST_VALUE);
+    assert_eq!(row["data"]["x"], "small");
+    assert_eq!(row["data"]["siemferry"]["truncated"], true);
+    assert!(long.starts_with(row["audit_event"].as_str().unwrap()));
+}
+
+#[test]
+fn a_time_that_azure_does_not_know_stays_in_data_too() {
+    for time in [
+        "0000-01-01T00:00:00Z",
+        "9999-12-31T23:59:59-14:00",
+        "2026-01-02T03:04:60Z",
+        "2026-01-02T06:00:00\u{2212}01:00",
+    ] {
+        let row = solution(&format!(r#"{{"timestamp":"{time}"}}"#));
+
+        assert_eq!(row["data"]["timestamp"], time);
+        assert_eq!(row["timestamp"], "2026-01-02T03:04:05.678Z");
+    }
+}
+
 /// Mostly short, some long, in every script; the alphabet takes up to twelve bytes a character.
 fn text() -> impl Strategy<Value = String> {
     let alphabet = "[a-z\"\\\\\u{e9}\u{4e2d}\u{1f511}\u{7}\u{2028}]";

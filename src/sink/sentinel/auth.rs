@@ -133,6 +133,12 @@ impl Auth {
             }
             _ => return None,
         };
+        // What it holds, put in the place of its name, would be shown as the name.
+        let text = file.to_string_lossy();
+        if text.contains("-----BEGIN") || text.contains(char::is_control) {
+            let hint = "put what stands there into a file with mode 0600, and name that file";
+            return Some(Problem::at(key, "is no name of a file").hint(hint));
+        }
         let is_empty = file.as_os_str().is_empty();
         is_empty.then(|| Problem::at(key, "is empty").hint("name the file, with its whole path"))
     }

@@ -153,6 +153,14 @@ impl Config {
     }
 
     fn check_stream(&self) -> Option<Problem> {
+        let other = match self.profile {
+            Profile::KeeperSolution => "Custom-SiemferryEvents",
+            Profile::Full => "Custom-KeeperSecurityEventNewLogs",
+        };
+        if self.stream == other {
+            let hint = "nearly every column would vanish: change `stream` or `profile`";
+            return Some(Problem::at("stream", "is that of the other profile").hint(hint));
+        }
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         let is_one = ["Custom-", "Microsoft-"]
             .iter()

@@ -77,6 +77,8 @@ struct Held {
     token: Token,
     ends: Instant,
     renew: Instant,
+    /// That it could not be renewed.
+    is_told: bool,
 }
 
 impl Cache {
@@ -132,7 +134,8 @@ impl Cache {
         let lasts = lasts.min(LONGEST);
         // The service may give what it has given before, and that may be near its end.
         let renew = (asked + lasts.saturating_sub(EARLY)).max(Instant::now() + PAUSE);
-        *self.lock() = Some(Held { token: token.clone(), ends: asked + lasts, renew });
+        *self.lock() =
+            Some(Held { token: token.clone(), ends: asked + lasts, renew, is_told: false });
         token
     }
 
@@ -146,7 +149,9 @@ impl Cache {
         };
         held.renew = now + after.max(PAUSE);
         let left = held.ends - now;
-        warn!(error = %err, ?left, "The token could not be renewed; the old one is still good.");
+        if !std::mem::replace(&mut held.is_told, true) {
+            warn!(error = %err, ?left, "The token could not be renewed; the old one is still good.");
+        }
         Ok(held.token.clone())
     }
 
