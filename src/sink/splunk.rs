@@ -212,12 +212,12 @@ impl SplunkSink {
         };
         match channel.wait(ack, self.channels.patience(), ask).await {
             Polled::Acknowledged => Ok(()),
-            Polled::Never if self.ack == Ack::Auto && channel.is_without() => {
-                self.channels.leave(channel);
-                Ok(())
-            }
             Polled::Never => {
-                self.channels.renew(Some(channel));
+                if self.ack == Ack::Auto && channel.is_without() {
+                    self.channels.leave(channel);
+                } else {
+                    self.channels.renew(Some(channel));
+                }
                 let seconds = self.channels.patience().as_secs();
                 Err(DeliveryError::Retry {
                     after: None,

@@ -172,6 +172,26 @@ fn each_code_is_explained_by_check() {
 }
 
 #[test]
+fn a_page_of_a_proxy_is_no_acceptance() {
+    let hec = Hec::start(Options::default());
+    hec.fault_when(|seen| {
+        let page = || Fault::Status { code: 200, headers: Vec::new(), body: "<html>".to_owned() };
+        (seen.kind == Kind::Event).then(page)
+    });
+    let (_sim, home) = given(&hec, plain(30), "");
+    let mut daemon = home.spawn();
+    eventually("it is blocked", || home.logged("Sink is blocked") > 0);
+    assert_eq!((number(&home, "delivered"), number(&home, "settled_seq")), (0, 0));
+
+    hec.mend();
+    daemon.signal("HUP");
+
+    eventually("all has arrived", || copies(&hec.lines()).len() == 30);
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+#[test]
 fn a_collector_near_its_capacity_has_accepted() {
     let hec = Hec::start(Options::default());
     hec.fault_when(|seen| (seen.kind == Kind::Event && seen.number < 3).then_some(Fault::Near(24)));

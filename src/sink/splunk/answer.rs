@@ -51,7 +51,8 @@ impl Told {
     /// What it means. A code under a status that it does not go with is not believed.
     pub fn meaning(&self, status: u16) -> Meaning {
         let Some(code) = self.code else {
-            return if status == 200 { Meaning::Accepted } else { Meaning::Status };
+            // A page of a proxy is no acceptance, whatever its status.
+            return Meaning::Status;
         };
         match (status, code) {
             (200, 0) => Meaning::Accepted,
@@ -132,8 +133,8 @@ mod tests {
 
     #[test]
     fn without_a_code_the_status_decides() {
-        assert_eq!(meaning(200, ""), Meaning::Accepted);
-        assert_eq!(meaning(200, "<html>"), Meaning::Accepted);
+        assert_eq!(meaning(200, ""), Meaning::Status);
+        assert_eq!(meaning(200, "<html>"), Meaning::Status);
         assert_eq!(meaning(404, "<html>"), Meaning::Status);
     }
 
