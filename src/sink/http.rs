@@ -19,9 +19,11 @@ use crate::units::{Bytes, Span};
 
 mod compress;
 mod judge;
+mod one_of;
 
 pub use compress::{Compress, offload};
 pub use judge::{Asked, judge};
+pub use one_of::{OneOf, one_of};
 
 /// What `in_flight` is unless set.
 pub const IN_FLIGHT: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
@@ -291,12 +293,17 @@ impl<S: Send + Sync + 'static> Connection<S> {
         let opened = self.open().await?;
         let done = work(Arc::clone(&opened)).await;
         if matches!(done, Err(DeliveryError::Blocked { .. })) {
-            let mut held = self.opened.lock().await;
-            if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, &opened)) {
-                *held = None;
-            }
+            self.forget(&opened).await;
         }
         done
+    }
+
+    /// Has everything read anew at the next use, unless that has happened since.
+    pub async fn forget(&self, opened: &Arc<Opened<S>>) {
+        let mut held = self.opened.lock().await;
+        if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, opened)) {
+            *held = None;
+        }
     }
 }
 

@@ -1,16 +1,15 @@
 //! `auth = …`: how a request proves who sends it.
 
-use std::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess};
 
 use crate::problem::Problem;
 use crate::secret;
-use crate::sink::{DeliveryError, http};
+use crate::sink::DeliveryError;
+use crate::sink::http::{self, OneOf, one_of};
 
 /// `{ api_key = … }`, `{ basic = { user = "…", password = … } }` or `{ bearer = … }`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,42 +91,22 @@ fn encoded(text: &str) -> String {
     encoded
 }
 
-const EXPECTED: &str = "a table with one of `api_key`, `basic` and `bearer`";
-
 impl<'de> Deserialize<'de> for Auth {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(One)
+        one_of(deserializer)
     }
 }
 
-struct One;
+impl OneOf for Auth {
+    const EXPECTED: &'static str = "a table with one of `api_key`, `basic` and `bearer`";
 
-impl<'de> Visitor<'de> for One {
-    type Value = Auth;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(EXPECTED)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Auth, A::Error> {
-        let mut auth = None;
-        while let Some(key) = map.next_key::<String>()? {
-            let next = match key.as_str() {
-                "api_key" => Auth::ApiKey(map.next_value()?),
-                "basic" => Auth::Basic(map.next_value()?),
-                "bearer" => Auth::Bearer(map.next_value()?),
-                // The key may be the secret: it is not shown.
-                _ => {
-                    return Err(A::Error::custom(format_args!("unknown key, expected {EXPECTED}")));
-                }
-            };
-            if auth.replace(next).is_some() {
-                return Err(A::Error::custom(format_args!(
-                    "more than one key, expected {EXPECTED}"
-                )));
-            }
-        }
-        auth.ok_or_else(|| A::Error::custom(format_args!("expected {EXPECTED}")))
+    fn read<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<Option<Self>, A::Error> {
+        Ok(Some(match key {
+            "api_key" => Self::ApiKey(map.next_value()?),
+            "basic" => Self::Basic(map.next_value()?),
+            "bearer" => Self::Bearer(map.next_value()?),
+            _ => return Ok(None),
+        }))
     }
 }
 

@@ -1,13 +1,13 @@
 //! `auth = …`: what Microsoft Entra knows the daemon by.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess};
 
 use crate::problem::Problem;
 use crate::secret;
+use crate::sink::http::{OneOf, one_of};
 
 /// One of the five kinds of credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,45 +178,25 @@ pub fn unfit_name(value: &str) -> Option<&'static str> {
     }
 }
 
-const EXPECTED: &str = "a table with one of `client_secret`, `certificate`, `workload_identity`, \
-                        `managed_identity` and `arc`";
-
 impl<'de> Deserialize<'de> for Auth {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(One)
+        one_of(deserializer)
     }
 }
 
-struct One;
+impl OneOf for Auth {
+    const EXPECTED: &'static str = "a table with one of `client_secret`, `certificate`, `workload_identity`, \
+                        `managed_identity` and `arc`";
 
-impl<'de> Visitor<'de> for One {
-    type Value = Auth;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(EXPECTED)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Auth, A::Error> {
-        let mut auth = None;
-        while let Some(key) = map.next_key::<String>()? {
-            let next = match key.as_str() {
-                "client_secret" => Auth::ClientSecret(map.next_value()?),
-                "certificate" => Auth::Certificate(map.next_value()?),
-                "workload_identity" => Auth::WorkloadIdentity(map.next_value()?),
-                "managed_identity" => Auth::ManagedIdentity(map.next_value()?),
-                "arc" => Auth::Arc(map.next_value()?),
-                // The key may be the secret: it is not shown.
-                _ => {
-                    return Err(A::Error::custom(format_args!("unknown key, expected {EXPECTED}")));
-                }
-            };
-            if auth.replace(next).is_some() {
-                return Err(A::Error::custom(format_args!(
-                    "more than one key, expected {EXPECTED}"
-                )));
-            }
-        }
-        auth.ok_or_else(|| A::Error::custom(format_args!("expected {EXPECTED}")))
+    fn read<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<Option<Self>, A::Error> {
+        Ok(Some(match key {
+            "client_secret" => Self::ClientSecret(map.next_value()?),
+            "certificate" => Self::Certificate(map.next_value()?),
+            "workload_identity" => Self::WorkloadIdentity(map.next_value()?),
+            "managed_identity" => Self::ManagedIdentity(map.next_value()?),
+            "arc" => Self::Arc(map.next_value()?),
+            _ => return Ok(None),
+        }))
     }
 }
 
