@@ -101,23 +101,6 @@ pub struct Answer {
     pub elapsed: Duration,
 }
 
-impl Answer {
-    /// The same without a body.
-    pub fn clone_head(&self) -> Self {
-        Self {
-            status: self.status,
-            body: Vec::new(),
-            memory: None,
-            date: self.date,
-            retry_after: self.retry_after,
-            content_type: self.content_type.clone(),
-            location: self.location.clone(),
-            www_authenticate: self.www_authenticate.clone(),
-            elapsed: self.elapsed,
-        }
-    }
-}
-
 /// Builds a client. The TLS provider is installed once, by the first.
 pub fn client(settings: &Settings) -> Result<Client, Error> {
     client_connecting(settings, connect_timeout(settings.timeout))

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
@@ -28,14 +30,14 @@ mod probe;
 pub use config::{Ack, Config, Flavor};
 
 use answer::{Meaning, Told};
-use channel::{Channel, Channels, Polled};
+use channel::{Channel, Polled};
 use pace::Pace;
 
 /// Of an answer's body, nothing beyond this is read.
 const ANSWER_CAP: usize = 64 << 10;
 
-/// After so many refusals and no acceptance, one request does not look for more of them: the courier
-/// decides what they mean.
+/// After so many refusals one delivery does not look for more of them: it would be long, and what it
+/// knows is lost with it.
 const MOST_REFUSALS: usize = 16;
 
 const CHANNEL: HeaderName = HeaderName::from_static("x-splunk-request-channel");
@@ -49,9 +51,34 @@ pub struct SplunkSink {
     format: Format,
     labels: Labels,
     compress: Compress,
-    connection: Connection<HeaderMap>,
-    channels: Channels,
+    connection: Connection<Session>,
+    /// Whether a session has a channel.
+    has_acks: Arc<AtomicBool>,
+    ack_timeout: Duration,
     pace: Pace,
+}
+
+/// What is sent with, besides the client with its cookies: all of it is made anew together, for a
+/// load balancer knows by a cookie which indexer has the channel.
+struct Session {
+    headers: HeaderMap,
+    channel: Option<Channel>,
+}
+
+type Line = Arc<Opened<Session>>;
+
+/// Why a part of a batch was not sent.
+enum Trouble {
+    /// The token is one with acknowledgement, or one without, other than was believed.
+    Acks(bool, DeliveryError),
+    /// Anything else.
+    Other(DeliveryError),
+}
+
+impl From<DeliveryError> for Trouble {
+    fn from(err: DeliveryError) -> Self {
+        Self::Other(err)
+    }
 }
 
 /// What became of a part of a batch: of so many messages from its first.
@@ -65,6 +92,8 @@ enum Part {
 impl SplunkSink {
     /// A sink that has read no secret yet.
     pub fn new(config: Config) -> Self {
+        let has_acks = Arc::new(AtomicBool::new(config.ack == Ack::On));
+        let with_channel = Arc::clone(&has_acks);
         Self {
             base: config.url.url(),
             flavor: config.flavor,
@@ -72,9 +101,13 @@ impl SplunkSink {
             format: config.format,
             labels: config.labels(),
             compress: config.compress,
-            channels: Channels::new(config.ack == Ack::On, config.ack_timeout.duration()),
+            has_acks,
+            ack_timeout: config.ack_timeout.duration(),
             pace: Pace::default(),
-            connection: Connection::keeping_cookies(config.settings(), move || config.headers()),
+            connection: Connection::keeping_cookies(config.settings(), move || {
+                let channel = with_channel.load(Ordering::Relaxed).then(Channel::default);
+                Ok(Session { headers: config.headers()?, channel })
+            }),
         }
     }
 
@@ -87,69 +120,93 @@ impl SplunkSink {
         Ok(url)
     }
 
-    /// Sends these messages, again on another channel if the first is not known there. Waits until
-    /// what was accepted is acknowledged, where it is.
+    /// Sends these messages, once more where it is found out by that whether they are acknowledged.
     async fn send(&self, messages: &[&[u8]]) -> Result<Part, DeliveryError> {
         let mut has_learnt = false;
         loop {
-            let channel = self.channels.current();
-            let answer = self.post(messages, channel.as_deref()).await?;
-            let told = Told::of(&answer);
-            match self.meaning(&told, &answer) {
-                Meaning::Accepted => self.pace.is_well(),
-                Meaning::AcceptedInNeed => self.pace.is_in_need(),
-                Meaning::Bad(Some(bad)) if bad < messages.len() => {
-                    let reason = self.text(&answer)?;
-                    if let Some((channel, ack)) = channel.as_ref().zip(told.ack).filter(|_| bad > 0)
-                    {
-                        self.acknowledged(channel, ack).await?;
+            let line = self.connection.open().await?;
+            match self.send_on(&line, messages).await {
+                Ok(part) => return Ok(part),
+                Err(Trouble::Acks(has_acks, error)) => {
+                    self.connection.forget(&line).await;
+                    let may_learn = match self.ack {
+                        Ack::Auto => true,
+                        Ack::On => has_acks,
+                        Ack::Off => false,
+                    };
+                    if !may_learn || has_learnt {
+                        return Err(error);
                     }
-                    return Ok(Part::Bad(bad, reason));
-                }
-                Meaning::WantsChannel if !has_learnt && self.ack != Ack::Off => {
+                    self.has_acks.store(has_acks, Ordering::Relaxed);
                     has_learnt = true;
-                    self.channels.renew(channel.as_ref());
-                    continue;
                 }
-                _ => return Err(self.refusal(&told, &answer)),
+                Err(Trouble::Other(error)) => {
+                    let is_unanswered = line.secrets.channel.is_some() && error.is_ambiguous();
+                    if is_unanswered || matches!(error, DeliveryError::Blocked { .. }) {
+                        self.connection.forget(&line).await;
+                    }
+                    return Err(error);
+                }
             }
-            return match (channel, told.ack) {
-                (Some(channel), Some(ack)) => {
-                    self.acknowledged(&channel, ack).await.map(|()| Part::Accepted)
-                }
-                (Some(_), None) if self.ack == Ack::On => Err(DeliveryError::blocked(
-                    "the collector acknowledges nothing that is sent with this token",
-                    r#"switch indexer acknowledgement on for the token, or `ack = "auto"`"#
-                        .to_owned(),
-                )),
-                _ => Ok(Part::Accepted),
-            };
         }
+    }
+
+    /// The same on one line. Waits until what was accepted is acknowledged, where it is.
+    async fn send_on(&self, line: &Line, messages: &[&[u8]]) -> Result<Part, Trouble> {
+        let channel = line.secrets.channel.as_ref();
+        let mut answer = self.post(line, channel, messages).await?;
+        let told = Told::of(&answer);
+        let waits = channel.zip(told.ack);
+        match self.meaning(&told, &answer) {
+            Meaning::Accepted => self.pace.is_well(),
+            Meaning::AcceptedInNeed => self.pace.is_in_need(),
+            Meaning::Bad(Some(bad)) if bad < messages.len() => {
+                if let Some((channel, ack)) = waits.filter(|_| bad > 0) {
+                    self.acknowledged(line, channel, ack).await?;
+                }
+                told.shown(&mut answer);
+                return Ok(Part::Bad(bad, self.asked(&self.url(&[])?).text(&answer)));
+            }
+            Meaning::WantsChannel => return Err(Trouble::Acks(true, self.refusal(&told, answer))),
+            Meaning::WantsNone => return Err(Trouble::Acks(false, self.refusal(&told, answer))),
+            _ => return Err(self.refusal(&told, answer).into()),
+        }
+        match waits {
+            Some((channel, ack)) => self.acknowledged(line, channel, ack).await?,
+            None if self.ack == Ack::On => {
+                let hint = r#"switch indexer acknowledgement on for the token, or `ack = "auto"`"#;
+                let text = "the collector acknowledges nothing that is sent with this token";
+                return Err(DeliveryError::blocked(text, hint.to_owned()).into());
+            }
+            None => {}
+        }
+        Ok(Part::Accepted)
     }
 
     async fn post(
         &self,
-        messages: &[&[u8]],
+        line: &Line,
         channel: Option<&Channel>,
+        messages: &[&[u8]],
     ) -> Result<Answer, DeliveryError> {
         let url = self.url(&["event"])?;
-        let compress = self.compress;
-        let body = messages.concat();
-        let make = move || compress.apply(Cow::Owned(body));
-        let length = messages.iter().map(|message| message.len()).sum();
-        let body = http::offload(length, make).await?;
-        let asked = self.connection.with(async |opened| {
-            let mut headers = opened.secrets.clone();
-            if !body.is_empty() {
-                self.compress.announce(&mut headers);
-            }
-            if let Some(channel) = channel {
-                headers.insert(CHANNEL, channel.header());
-            }
-            let request = Request { method: Method::POST, url, headers, body };
-            http::send(&opened.client, request, Wanted::Beginning(ANSWER_CAP)).await
-        });
-        asked.await
+        let (body, compress) = (messages.concat(), self.compress);
+        let length = body.len();
+        let body = http::offload(length, move || compress.apply(Cow::Owned(body))).await?;
+        let mut headers = line.secrets.headers.clone();
+        if length > 0 {
+            self.compress.announce(&mut headers);
+        }
+        let request = |headers| Request { method: Method::POST, url, headers, body };
+        let Some(channel) = channel else {
+            return http::send(&line.client, request(headers), Wanted::Beginning(ANSWER_CAP)).await;
+        };
+        headers.insert(CHANNEL, channel.header());
+        channel.begins();
+        let request = request(headers);
+        let sent = http::send(&line.client, request, Wanted::Beginning(ANSWER_CAP)).await;
+        channel.ends(sent.as_ref().is_err_and(DeliveryError::is_ambiguous));
+        sent
     }
 
     fn meaning(&self, told: &Told, answer: &Answer) -> Meaning {
@@ -167,94 +224,76 @@ impl SplunkSink {
         Asked { method: Method::POST, url, compress: self.compress, hint: |_| None }
     }
 
-    fn text(&self, answer: &Answer) -> Result<String, DeliveryError> {
-        Ok(self.asked(&self.url(&[])?).text(&readable(answer)))
-    }
-
     /// What the courier is to do about an answer that is not an acceptance.
-    fn refusal(&self, told: &Told, answer: &Answer) -> DeliveryError {
+    fn refusal(&self, told: &Told, mut answer: Answer) -> DeliveryError {
         let url = match self.url(&[]) {
             Ok(url) => url,
             Err(err) => return err,
         };
-        let (asked, readable) = (self.asked(&url), readable(answer));
-        let text = asked.text(&readable);
-        match self.meaning(told, answer) {
-            Meaning::Busy => DeliveryError::Retry {
-                after: answer.retry_after,
-                source: text.into(),
-                is_ambiguous: false,
-            },
-            Meaning::Bad(_) => DeliveryError::Refused { reason: text, is_size: false },
-            Meaning::Blocked | Meaning::WantsChannel => {
-                DeliveryError::blocked(text, told.hint().map(str::to_owned))
+        let (asked, meaning) = (self.asked(&url), self.meaning(told, &answer));
+        told.shown(&mut answer);
+        let (text, hint) = (asked.text(&answer), told.hint().map(str::to_owned));
+        match meaning {
+            Meaning::Busy => {
+                self.pace.is_in_need();
+                let after = answer.retry_after;
+                DeliveryError::Retry { after, source: text.into(), is_ambiguous: false }
             }
-            _ => match http::judge(&asked, &readable) {
-                Err(DeliveryError::Blocked { source, hint, may_be_content }) => {
-                    let hint = told.hint().map(str::to_owned).or(hint);
-                    DeliveryError::Blocked { source, hint, may_be_content }
+            Meaning::Bad(_) => DeliveryError::Refused { reason: text, is_size: false },
+            Meaning::Blocked | Meaning::WantsChannel | Meaning::WantsNone => {
+                DeliveryError::blocked(text, hint)
+            }
+            _ => match http::judge(&asked, &answer) {
+                Err(DeliveryError::Blocked { source, hint: other, may_be_content }) => {
+                    DeliveryError::Blocked { source, hint: hint.or(other), may_be_content }
                 }
                 Err(other) => other,
-                Ok(()) => DeliveryError::blocked(
-                    text,
-                    "this is not the answer of a collector: check `url`, `flavor` and `proxy`"
-                        .to_owned(),
-                ),
+                Ok(()) => {
+                    let hint =
+                        "this is not the answer of a collector: check `url`, `flavor` and `proxy`";
+                    DeliveryError::blocked(text, hint.to_owned())
+                }
             },
         }
     }
 
     /// Waits until the collector says that what it was sent under this number is kept.
-    async fn acknowledged(&self, channel: &Arc<Channel>, ack: u64) -> Result<(), DeliveryError> {
-        let ask = |acks: Vec<u64>| async move {
-            let asked = self.connection.with(|opened| self.poll(opened, channel, acks));
-            asked.await
-        };
-        match channel.wait(ack, self.channels.patience(), ask).await {
-            Polled::Acknowledged => Ok(()),
-            Polled::Never => {
-                if self.ack == Ack::Auto && channel.is_without() {
-                    self.channels.leave(channel);
-                } else {
-                    self.channels.renew(Some(channel));
-                }
-                let seconds = self.channels.patience().as_secs();
-                Err(DeliveryError::Retry {
-                    after: None,
-                    source: format!(
-                        "what was sent is not acknowledged within {seconds} s, or the collector no longer knows the channel; it is sent again on a new one"
-                    )
-                    .into(),
-                    is_ambiguous: true,
-                })
+    async fn acknowledged(
+        &self,
+        line: &Line,
+        channel: &Channel,
+        ack: u64,
+    ) -> Result<(), DeliveryError> {
+        let polled = channel.wait(ack, self.ack_timeout, |acks| self.poll(line, channel, acks));
+        let why = match polled.await {
+            Polled::Acknowledged => return Ok(()),
+            Polled::Late => {
+                format!("what was sent is not acknowledged within {} s", self.ack_timeout.as_secs())
             }
-        }
+            Polled::Lost => "the collector no longer knows what it was sent on the channel".into(),
+            Polled::Without => {
+                self.has_acks.store(self.ack == Ack::On, Ordering::Relaxed);
+                "the token acknowledges nothing any more".into()
+            }
+        };
+        let source = format!("{why}; it is sent again").into();
+        Err(DeliveryError::Retry { after: None, source, is_ambiguous: true })
     }
 
     async fn poll(
         &self,
-        opened: Arc<Opened<HeaderMap>>,
+        line: &Line,
         channel: &Channel,
         acks: Vec<u64>,
     ) -> Result<Answer, DeliveryError> {
         let mut url = self.url(&["ack"])?;
         url.query_pairs_mut().append_pair("channel", &channel.id());
-        let mut headers = opened.secrets.clone();
+        let mut headers = line.secrets.headers.clone();
         headers.insert(CHANNEL, channel.header());
         let body = serde_json::json!({ "acks": acks }).to_string().into_bytes();
         let request = Request { method: Method::POST, url, headers, body };
-        http::send(&opened.client, request, Wanted::Whole(1 << 20)).await
+        http::send(&line.client, request, Wanted::Whole(1 << 20)).await
     }
-}
-
-/// The answer with what it says for people, and the code.
-fn readable(answer: &Answer) -> Answer {
-    let Told { text, code, .. } = Told::of(answer);
-    let body = match code {
-        Some(code) => format!("{text} (code {code})").into_bytes(),
-        None => answer.body.clone(),
-    };
-    Answer { body, memory: None, ..answer.clone_head() }
 }
 
 #[async_trait]
@@ -283,7 +322,7 @@ impl Sink for SplunkSink {
         self.pace.wait().await;
         let messages: Vec<&[u8]> = batch.messages().collect();
         let mut verdicts: Vec<Verdict> = Vec::with_capacity(messages.len());
-        let (mut refusals, mut acceptances) = (0, 0);
+        let mut refusals = 0;
         while verdicts.len() < messages.len() {
             let rest = &messages[verdicts.len()..];
             let (accepted, refused) = match self.send(rest).await {
@@ -297,14 +336,13 @@ impl Sink for SplunkSink {
                     return Ok(Receipt { verdicts: Some(verdicts), is_ambiguous, bookmark: None });
                 }
             };
-            acceptances += accepted;
             verdicts.resize(verdicts.len() + accepted, Verdict::Accepted);
             if let Some(reason) = refused {
                 refusals += 1;
                 verdicts.push(Verdict::Refused { reason });
             }
-            if refusals >= MOST_REFUSALS && acceptances == 0 {
-                let reason = "it waits until it is known why others are refused".to_owned();
+            if refusals >= MOST_REFUSALS {
+                let reason = "it waits behind others that are refused".to_owned();
                 verdicts.resize(messages.len(), Verdict::Retry { reason });
             }
         }

@@ -172,6 +172,45 @@ fn each_code_is_explained_by_check() {
 }
 
 #[test]
+fn what_is_not_acknowledged_when_that_is_switched_off_is_sent_again() {
+    let hec = Hec::start(with_acks(AckPlan::after(1)));
+    hec.fault_when(|seen| seen.is(Kind::Ack, 1).then(|| Fault::code(400, 14, "ACK is disabled")));
+    let (_sim, home) = given(&hec, plain(60), "batch = { events = 20 }");
+
+    home.run_once_well();
+
+    assert_eq!(acknowledged(&hec).len(), 60);
+    assert!(number(&home, "ambiguous") > 0, "what was on its way is counted");
+}
+
+#[test]
+fn a_token_that_is_replaced_is_used_without_a_restart() {
+    let hec = Hec::start(Options::default());
+    let (_sim, home) = given(&hec, plain(30), "");
+    let put = |token: &str| {
+        std::fs::write(home.path("token.new"), token).unwrap();
+        let owners = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(home.path("token.new"), owners).unwrap();
+        std::fs::rename(home.path("token.new"), home.path("token")).unwrap();
+    };
+    put("an-old-token");
+    let config = read(&home.path("siemferry.toml"));
+    let (before, behind) = config.split_once("token = { command").unwrap();
+    let behind = behind.split_once('\n').unwrap().1;
+    let token = format!("token = {{ file = \"{}\" }}", home.path("token").display());
+    home.write("siemferry.toml", &format!("{before}{token}\n{behind}"));
+    let mut daemon = home.spawn();
+    eventually("it is blocked", || home.logged("Sink is blocked") > 0);
+
+    put(&hec.options().token);
+    daemon.signal("HUP");
+
+    eventually("all has arrived", || copies(&hec.lines()).len() == 30);
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+#[test]
 fn a_page_of_a_proxy_is_no_acceptance() {
     let hec = Hec::start(Options::default());
     hec.fault_when(|seen| {

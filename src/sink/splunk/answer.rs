@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use crate::http::Answer;
 
+/// "ACK is disabled"
+pub const WITHOUT: u32 = 14;
+
 /// An answer of the collector.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -34,8 +37,10 @@ pub enum Meaning {
     Busy,
     /// An object is bad: the one of this number, where it says so.
     Bad(Option<usize>),
-    /// It wants a channel, for the token is one with acknowledgement.
+    /// It wants a channel, or another, for the token is one with acknowledgement.
     WantsChannel,
+    /// It wants none, for the token is one without.
+    WantsNone,
     /// Nothing helps but what somebody does.
     Blocked,
     /// It says nothing of its own: the status decides.
@@ -46,6 +51,13 @@ impl Told {
     /// What the answer says; nothing where it is none of a collector.
     pub fn of(answer: &Answer) -> Self {
         serde_json::from_slice(&answer.body).unwrap_or_default()
+    }
+
+    /// The text of the answer, in place of its body.
+    pub fn shown(&self, answer: &mut Answer) {
+        if let Some(code) = self.code {
+            answer.body = format!("{} (code {code})", self.text).into_bytes();
+        }
     }
 
     /// What it means. A code under a status that it does not go with is not believed.
@@ -60,7 +72,8 @@ impl Told {
             (400, 10 | 11 | 28) => Meaning::WantsChannel,
             (400, 6 | 12 | 13 | 15) => Meaning::Bad(self.invalid),
             (503, 9 | 18..=20 | 23) | (429, 26 | 27) => Meaning::Busy,
-            (400..=403, 1..=4 | 7 | 14 | 16 | 21 | 22) => Meaning::Blocked,
+            (400, WITHOUT) => Meaning::WantsNone,
+            (400..=403, 1..=4 | 7 | 16 | 21 | 22) => Meaning::Blocked,
             _ => Meaning::Status,
         }
     }
@@ -83,7 +96,9 @@ impl Told {
             10 | 11 | 28 => {
                 r#"the token is one with indexer acknowledgement: `ack = "auto"` or `"on"`; behind a load balancer it must be sticky"#
             }
-            14 => r#"the token is one without indexer acknowledgement: `ack = "auto"` or `"off"`"#,
+            WITHOUT => {
+                r#"the token is one without indexer acknowledgement: `ack = "auto"` or `"off"`"#
+            }
             16 => "the collector takes no token of a query: check any proxy in between",
             18..=20 => "its queues are full: look at the indexers",
             _ => return None,
@@ -117,7 +132,8 @@ mod tests {
             (429, &[26, 27], Meaning::Busy),
             (403, &[1, 4], Meaning::Blocked),
             (401, &[2, 3], Meaning::Blocked),
-            (400, &[7, 14, 16, 21, 22], Meaning::Blocked),
+            (400, &[7, 16, 21, 22], Meaning::Blocked),
+            (400, &[14], Meaning::WantsNone),
             (400, &[10, 11, 28], Meaning::WantsChannel),
             (400, &[6, 12, 13, 15], Meaning::Bad(None)),
             (500, &[8], Meaning::Status),

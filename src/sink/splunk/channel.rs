@@ -5,15 +5,14 @@
 //! one at a time. Holds a number for each batch that is on its way, and nothing of the batch.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::answer::{Acks, Meaning, Told};
+use super::answer::{Acks, Meaning, Told, WITHOUT};
 use crate::http::Answer;
 use crate::sink::DeliveryError;
 
@@ -26,56 +25,12 @@ const SELDOM: Duration = Duration::from_secs(5);
 pub enum Polled {
     /// It is acknowledged.
     Acknowledged,
-    /// It is not, and will not be on this channel.
-    Never,
-}
-
-/// The channel that is sent on, while there is one.
-pub struct Channels {
-    current: Mutex<Option<Arc<Channel>>>,
-    patience: Duration,
-}
-
-impl Channels {
-    /// With a channel from the beginning where acknowledgement is demanded.
-    pub fn new(is_demanded: bool, patience: Duration) -> Self {
-        let current = is_demanded.then(Arc::default);
-        Self { current: Mutex::new(current), patience }
-    }
-
-    /// The channel to send on.
-    pub fn current(&self) -> Option<Arc<Channel>> {
-        held(&self.current).clone()
-    }
-
-    /// How long an acknowledgement may take.
-    pub fn patience(&self) -> Duration {
-        self.patience
-    }
-
-    /// Begins another channel, unless somebody has done so since this one was the current.
-    pub fn renew(&self, known: Option<&Arc<Channel>>) {
-        let mut current = held(&self.current);
-        if same(current.as_ref(), known) {
-            *current = Some(Arc::default());
-        }
-    }
-
-    /// Goes on without, for this one acknowledges nothing.
-    pub fn leave(&self, known: &Arc<Channel>) {
-        let mut current = held(&self.current);
-        if same(current.as_ref(), Some(known)) {
-            *current = None;
-        }
-    }
-}
-
-fn same(one: Option<&Arc<Channel>>, other: Option<&Arc<Channel>>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-        (None, None) => true,
-        _ => false,
-    }
+    /// It is not, for as long as was waited.
+    Late,
+    /// The collector no longer knows what was sent on the channel.
+    Lost,
+    /// The collector acknowledges nothing.
+    Without,
 }
 
 /// One channel, by whose name the collector keeps acknowledgements apart.
@@ -84,10 +39,6 @@ pub struct Channel {
     waits: Mutex<Waits>,
     /// Held by who asks.
     asking: tokio::sync::Mutex<()>,
-    /// True when the collector no longer knows what was sent on it.
-    is_lost: AtomicBool,
-    /// True when it says that it acknowledges nothing.
-    is_without: AtomicBool,
 }
 
 #[derive(Default)]
@@ -95,6 +46,11 @@ struct Waits {
     pending: BTreeSet<u64>,
     acknowledged: BTreeSet<u64>,
     given: Given,
+    /// How many posts have no answer yet, and how many will never have one.
+    under_way: u64,
+    unanswered: u64,
+    /// Why nothing on this channel will be acknowledged any more.
+    end: Option<Polled>,
 }
 
 /// The numbers that were given so far. An indexer that starts again gives them anew from 0: without
@@ -119,7 +75,8 @@ impl Given {
             self.below += 1;
         }
         if self.others.len() > Self::MOST {
-            self.others.pop_first();
+            // Those left out below it are taken for given: that costs a channel, and no event.
+            self.below = self.others.pop_first().map_or(self.below, |first| first + 1);
         }
         true
     }
@@ -127,13 +84,8 @@ impl Given {
 
 impl Default for Channel {
     fn default() -> Self {
-        Self {
-            id: Uuid::new_v4(),
-            waits: Mutex::default(),
-            asking: tokio::sync::Mutex::default(),
-            is_lost: AtomicBool::new(false),
-            is_without: AtomicBool::new(false),
-        }
+        let (waits, asking) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { id: Uuid::new_v4(), waits, asking }
     }
 }
 
@@ -148,9 +100,16 @@ impl Channel {
         HeaderValue::from_str(&self.id()).expect("digits and letters")
     }
 
-    /// Whether the collector has said that it acknowledges nothing.
-    pub fn is_without(&self) -> bool {
-        self.is_without.load(Ordering::Relaxed)
+    /// A post on it begins.
+    pub fn begins(&self) {
+        held(&self.waits).under_way += 1;
+    }
+
+    /// A post on it has ended; without an answer, where the collector may have taken it all the same.
+    pub fn ends(&self, is_unanswered: bool) {
+        let mut waits = held(&self.waits);
+        waits.under_way -= 1;
+        waits.unanswered += u64::from(is_unanswered);
     }
 
     /// Waits until this number is acknowledged, asking now and then.
@@ -159,56 +118,72 @@ impl Channel {
         F: Future<Output = Result<Answer, DeliveryError>>,
     {
         let (begun, mut pause) = (Instant::now(), Duration::ZERO);
-        {
-            let mut waits = held(&self.waits);
-            if !waits.given.note(ack) {
-                self.is_lost.store(true, Ordering::Relaxed);
-            }
-            waits.pending.insert(ack);
-        }
+        held(&self.waits).expect(ack);
         loop {
             tokio::time::sleep(pause).await;
             let asking = self.asking.lock().await;
-            if self.is_lost.load(Ordering::Relaxed) {
-                held(&self.waits).pending.remove(&ack);
-                return Polled::Never;
+            let is_late = begun.elapsed() >= patience;
+            if let Some(polled) = held(&self.waits).fate(ack, is_late) {
+                return polled;
             }
-            if held(&self.waits).acknowledged.remove(&ack) {
-                return Polled::Acknowledged;
-            }
-            if begun.elapsed() >= patience {
-                held(&self.waits).pending.remove(&ack);
-                return Polled::Never;
-            }
-            let pending = held(&self.waits).pending.iter().copied().collect();
+            let pending: Vec<u64> = held(&self.waits).pending.iter().copied().collect();
             // Without an answer it is asked again: what was acknowledged meanwhile is forgotten there,
             // and sent again.
-            if let Ok(answer) = ask(pending).await {
-                self.note(&answer);
+            if !pending.is_empty()
+                && let Ok(answer) = ask(pending).await
+            {
+                held(&self.waits).hear(&answer);
             }
             drop(asking);
-            if held(&self.waits).acknowledged.remove(&ack) {
-                return Polled::Acknowledged;
+            if let Some(polled) = held(&self.waits).fate(ack, false) {
+                return polled;
             }
             let left = patience.saturating_sub(begun.elapsed());
             pause = (pause * 2).clamp(SOON, SELDOM).min(left);
         }
     }
+}
 
-    fn note(&self, answer: &Answer) {
+impl Waits {
+    fn expect(&mut self, ack: u64) {
+        if !self.given.note(ack) {
+            self.end = Some(Polled::Lost);
+        }
+        self.pending.insert(ack);
+    }
+
+    /// What has become of a number, once that is known.
+    ///
+    /// An indexer that starts again gives the numbers from 0 anew, to posts whose answers may be on
+    /// their way or lost. So a number that one of these may have is not believed: what was lost with
+    /// the indexer would count as acknowledged.
+    fn fate(&mut self, ack: u64, is_late: bool) -> Option<Polled> {
+        let end = match self.end {
+            Some(end) => Some(end),
+            None if ack < self.unanswered => Some(Polled::Lost),
+            None => is_late.then_some(Polled::Late),
+        };
+        if end.is_some() {
+            self.pending.remove(&ack);
+            self.acknowledged.remove(&ack);
+            return end;
+        }
+        let is_sure = ack >= self.unanswered + self.under_way;
+        (is_sure && self.acknowledged.remove(&ack)).then_some(Polled::Acknowledged)
+    }
+
+    fn hear(&mut self, answer: &Answer) {
         let told = Told::of(answer);
         if told.meaning(answer.status) == Meaning::WantsChannel {
-            self.is_lost.store(true, Ordering::Relaxed);
+            self.end = Some(Polled::Lost);
         }
-        if told.code == Some(14) {
-            self.is_without.store(true, Ordering::Relaxed);
-            self.is_lost.store(true, Ordering::Relaxed);
+        if told.code == Some(WITHOUT) {
+            self.end = Some(Polled::Without);
         }
         let acks: Acks = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let mut waits = held(&self.waits);
         for (ack, _) in acks.acks.iter().filter(|(_, is_kept)| **is_kept) {
-            if let Some(ack) = ack.parse().ok().filter(|ack| waits.pending.remove(ack)) {
-                waits.acknowledged.insert(ack);
+            if let Some(ack) = ack.parse().ok().filter(|ack| self.pending.remove(ack)) {
+                self.acknowledged.insert(ack);
             }
         }
     }
@@ -230,5 +205,38 @@ mod tests {
 
         assert!([0, 2, 3, 5, 9].into_iter().all(|ack| !given.note(ack)));
         assert!(given.note(4) && given.below == 6 && given.others.len() == 1);
+    }
+
+    fn waits_for(ack: u64) -> Waits {
+        let mut waits = Waits::default();
+        waits.expect(ack);
+        waits.acknowledged.insert(ack);
+        waits
+    }
+
+    #[test]
+    fn a_number_that_an_unanswered_post_may_have_is_not_believed() {
+        let mut waits = waits_for(0);
+        waits.under_way = 1;
+        assert_eq!(waits.fate(0, false), None, "it may be that of the post under way");
+        waits.under_way = 0;
+        assert_eq!(waits.fate(0, false), Some(Polled::Acknowledged));
+
+        let mut waits = waits_for(0);
+        waits.unanswered = 1;
+        assert_eq!(waits.fate(0, false), Some(Polled::Lost));
+
+        let mut waits = waits_for(3);
+        (waits.unanswered, waits.under_way) = (1, 2);
+        assert_eq!(waits.fate(3, false), Some(Polled::Acknowledged));
+    }
+
+    #[test]
+    fn what_the_collector_has_forgotten_is_lost_however_it_was_acknowledged() {
+        let mut waits = waits_for(5);
+        waits.expect(5);
+
+        assert_eq!(waits.fate(5, false), Some(Polled::Lost));
+        assert!(waits.pending.is_empty() && waits.acknowledged.is_empty());
     }
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 
 use super::answer::{Meaning, Told};
-use super::{ANSWER_CAP, Ack, Channel, Flavor, SplunkSink};
+use super::{ANSWER_CAP, Ack, Channel, Flavor, Line, SplunkSink};
 use crate::http::{Answer, Request, Wanted};
 use crate::sink::{DeliveryError, http};
 
@@ -16,26 +16,27 @@ const NO_DATA: u32 = 5;
 /// What would keep it from that.
 pub async fn probe(sink: &SplunkSink) -> Result<String, DeliveryError> {
     let place = sink.url(&[])?.origin().ascii_serialization();
+    let line = sink.connection.open().await?;
     if sink.flavor == Flavor::Logscale {
-        let answer = sink.post(&[], None).await?;
+        let answer = sink.post(&line, None, &[]).await?;
         return match answer.status {
             // What it says to no event at all is not documented.
             200..=299 | 400 => Ok(format!(
                 "{place} answers and knows the token; `siemferry send-test` shows whether it takes events"
             )),
-            _ => Err(sink.refusal(&Told::of(&answer), &answer)),
+            _ => Err(sink.refusal(&Told::of(&answer), answer)),
         };
     }
-    healthy(sink).await?;
+    healthy(sink, &line).await?;
     let mut channel = (sink.ack == Ack::On).then(Channel::default);
-    let mut answer = sink.post(&[], channel.as_ref()).await?;
+    let mut answer = sink.post(&line, channel.as_ref(), &[]).await?;
     if sink.meaning(&Told::of(&answer), &answer) == Meaning::WantsChannel && sink.ack == Ack::Auto {
         channel = Some(Channel::default());
-        answer = sink.post(&[], channel.as_ref()).await?;
+        answer = sink.post(&line, channel.as_ref(), &[]).await?;
     }
     let told = Told::of(&answer);
     if told.code != Some(NO_DATA) {
-        return Err(sink.refusal(&told, &answer));
+        return Err(sink.refusal(&told, answer));
     }
     let with = match (channel, sink.ack) {
         (Some(_), Ack::On) => "with acknowledgement, as configured",
@@ -45,11 +46,11 @@ pub async fn probe(sink: &SplunkSink) -> Result<String, DeliveryError> {
     Ok(format!("{place} takes events with this token, {with}"))
 }
 
-async fn healthy(sink: &SplunkSink) -> Result<(), DeliveryError> {
-    let answer = health(sink).await?;
+async fn healthy(sink: &SplunkSink, line: &Line) -> Result<(), DeliveryError> {
+    let answer = health(sink, line).await?;
     let told = Told::of(&answer);
     match told.meaning(answer.status) {
-        Meaning::Busy => Err(match sink.refusal(&told, &answer) {
+        Meaning::Busy => Err(match sink.refusal(&told, answer) {
             DeliveryError::Retry { source, after, is_ambiguous } => {
                 let hint = told.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
                 let source = format!("{source}{hint}").into();
@@ -62,12 +63,8 @@ async fn healthy(sink: &SplunkSink) -> Result<(), DeliveryError> {
     }
 }
 
-async fn health(sink: &SplunkSink) -> Result<Answer, DeliveryError> {
-    let url = sink.url(&["health"])?;
-    let asked = sink.connection.with(async |opened| {
-        let (headers, body) = (opened.secrets.clone(), Vec::new());
-        let request = Request { method: Method::GET, url, headers, body };
-        http::send(&opened.client, request, Wanted::Beginning(ANSWER_CAP)).await
-    });
-    asked.await
+async fn health(sink: &SplunkSink, line: &Line) -> Result<Answer, DeliveryError> {
+    let (url, headers) = (sink.url(&["health"])?, line.secrets.headers.clone());
+    let request = Request { method: Method::GET, url, headers, body: Vec::new() };
+    http::send(&line.client, request, Wanted::Beginning(ANSWER_CAP)).await
 }
