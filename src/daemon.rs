@@ -232,6 +232,7 @@ impl Daemon {
         let halt_couriers = watch::Sender::new(false);
         self.start_couriers(&mut tasks, &halt_couriers, &finish, &mut opening).await?;
         let mut life = Life::begin(&store, &mut opening).await?;
+        opening.let_go();
         self.start_janitors(&mut tasks, &halt);
         self.start_pollers(&mut tasks, &halt, mode, &mut opening).await?;
         info!(version = env!("CARGO_PKG_VERSION"), "Started.");
@@ -278,9 +279,10 @@ impl Daemon {
                 orders,
             );
             let span = info_span!("courier", sink = %name);
-            let name = name.clone();
+            let (name, mut gate) = (name.clone(), opening.gate());
             tasks.couriers.spawn(
                 async move {
+                    let _ = gate.wait_for(|is_open| *is_open).await;
                     let ended = courier.run(bookmark).await;
                     (name, ended.map_err(anyhow::Error::from))
                 }

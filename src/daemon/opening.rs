@@ -18,11 +18,13 @@ pub(super) struct Opening {
     stop: watch::Receiver<bool>,
     begun: Instant,
     is_told: bool,
+    /// Becomes true when the couriers may begin.
+    go: watch::Sender<bool>,
 }
 
 impl Opening {
     pub fn new(mode: Mode, stop: watch::Receiver<bool>) -> Self {
-        Self { mode, stop, begun: Instant::now(), is_told: false }
+        Self { mode, stop, begun: Instant::now(), is_told: false, go: watch::Sender::new(false) }
     }
 
     /// Attempts it until it succeeds or fails for another reason; none when told to stop. A single
@@ -41,6 +43,8 @@ impl Opening {
                     return ended.map(Some);
                 }
             };
+            // What they deliver is what makes room.
+            self.let_go();
             if !self.is_told {
                 let hint = err.hint();
                 error!(error = %err, hint, "There is no room for the store; the start waits.");
@@ -51,6 +55,16 @@ impl Opening {
                 return Ok(None);
             }
         }
+    }
+
+    /// What the couriers wait for: that the run was told of, before they tell of anything.
+    pub fn gate(&self) -> watch::Receiver<bool> {
+        self.go.subscribe()
+    }
+
+    /// Lets the couriers begin.
+    pub fn let_go(&self) {
+        self.go.send_replace(true);
     }
 
     fn has_patience(&self) -> bool {
