@@ -8,6 +8,8 @@ use std::io::{self, Read as _, Seek as _};
 use std::path::Path;
 use std::time::Duration;
 
+pub mod socket;
+
 pub use imp::{
     ARC_AGENT, allocate, create_dir_private, create_private, effective_user, free_bytes, host_name,
     inode, is_disk_error, is_network_fs, may_write, mode, no_follow, no_wait, on_reopen_signal,

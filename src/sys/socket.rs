@@ -1,0 +1,259 @@
+//! What a connection's kernel knows, and how it is to watch over the connection.
+
+use std::io;
+use std::time::Duration;
+
+pub use imp::{Local, Probe, local, watch_over};
+
+/// What can be seen of the other side without reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// It has sent nothing that was not read, and has not closed.
+    Quiet,
+    /// It has sent something.
+    Speaks,
+    /// It has closed its side, or the connection is broken.
+    Gone,
+}
+
+/// How a connection is watched over.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    /// Without any sign of life for so long, the kernel ends it: RFC 5482, and keepalive.
+    pub patience: Duration,
+    /// How much the kernel takes that it has not yet delivered.
+    pub send_buffer: usize,
+}
+
+#[cfg(unix)]
+mod imp {
+    use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+    use std::path::Path;
+
+    use rustix::net::{RecvFlags, recv, sockopt};
+    use tokio::net::{UnixDatagram, UnixStream};
+
+    use super::{Duration, Peer, Watch, io};
+
+    /// A second handle of a socket, to ask its kernel.
+    #[derive(Debug)]
+    pub struct Probe(OwnedFd);
+
+    impl Probe {
+        /// Of this socket.
+        pub fn of(socket: &impl AsFd) -> io::Result<Self> {
+            socket.as_fd().try_clone_to_owned().map(Self)
+        }
+
+        /// How many of the bytes written are not confirmed: by the other side's kernel over TCP, by
+        /// the reading process over a local socket, whose bytes count with their bookkeeping. None
+        /// where the kernel cannot tell. (tcp(7) and unix(7): `SIOCOUTQ`)
+        #[cfg(target_os = "linux")]
+        pub fn unconfirmed(&self) -> io::Result<Option<u64>> {
+            let mut bytes: libc::c_int = 0;
+            // SAFETY: the descriptor is open as long as `self`, and this request writes one int.
+            #[expect(unsafe_code)]
+            let done = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+            if done < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(Some(u64::try_from(bytes).unwrap_or(0)))
+        }
+
+        /// How many of the bytes written are not confirmed: not known here.
+        #[cfg(not(target_os = "linux"))]
+        pub fn unconfirmed(&self) -> io::Result<Option<u64>> {
+            let _ = self.0.as_raw_fd();
+            Ok(None)
+        }
+
+        /// The error that has befallen the connection, if one has; a second question finds none.
+        pub fn fault(&self) -> io::Result<()> {
+            Ok(sockopt::socket_error(&self.0)??)
+        }
+
+        /// What the other side does.
+        pub fn peer(&self) -> Peer {
+            let mut byte = [0_u8; 1];
+            match recv(&self.0, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+                Ok((0, _)) => Peer::Gone,
+                Ok(_) => Peer::Speaks,
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Peer::Quiet,
+                Err(_) => Peer::Gone,
+            }
+        }
+    }
+
+    /// Has the kernel watch over a TCP connection.
+    pub fn watch_over(socket: &impl AsFd, watch: Watch) -> io::Result<()> {
+        sockopt::set_socket_keepalive(socket, true)?;
+        sockopt::set_socket_send_buffer_size(socket, watch.send_buffer)?;
+        #[cfg(target_os = "linux")]
+        {
+            let third = (watch.patience / 3).max(Duration::from_secs(1));
+            sockopt::set_tcp_keepidle(socket, third)?;
+            sockopt::set_tcp_keepintvl(socket, third)?;
+            sockopt::set_tcp_keepcnt(socket, 2)?;
+            let patience = u32::try_from(watch.patience.as_millis()).unwrap_or(u32::MAX);
+            sockopt::set_tcp_user_timeout(socket, patience)?;
+        }
+        Ok(())
+    }
+
+    /// A socket of this machine.
+    pub enum Local {
+        /// It keeps the borders of messages, as `/dev/log` does.
+        Datagram(UnixDatagram),
+        /// It is a stream.
+        Stream(UnixStream),
+    }
+
+    /// Connects to whatever kind of socket has this path.
+    pub async fn local(path: &Path) -> io::Result<Local> {
+        let socket = UnixDatagram::unbound()?;
+        match socket.connect(path) {
+            Ok(()) => Ok(Local::Datagram(socket)),
+            Err(err) if is_other_kind(&err) => UnixStream::connect(path).await.map(Local::Stream),
+            Err(err) => Err(err),
+        }
+    }
+
+    fn is_other_kind(err: &io::Error) -> bool {
+        err.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error())
+    }
+}
+
+#[cfg(not(unix))]
+mod imp {
+    use std::path::Path;
+
+    use tokio::net::{TcpStream, UdpSocket};
+
+    use super::{Peer, Watch, io};
+
+    /// A second handle of a socket, to ask its kernel: there is nothing to ask here.
+    #[derive(Debug)]
+    pub struct Probe;
+
+    impl Probe {
+        /// Of this socket.
+        pub fn of<S>(_: &S) -> io::Result<Self> {
+            Ok(Self)
+        }
+
+        /// How many of the bytes written are not confirmed: not known here.
+        pub fn unconfirmed(&self) -> io::Result<Option<u64>> {
+            Ok(None)
+        }
+
+        /// The error that has befallen the connection: not known here.
+        pub fn fault(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        /// What the other side does: not known here.
+        pub fn peer(&self) -> Peer {
+            Peer::Quiet
+        }
+    }
+
+    /// Does nothing here.
+    pub fn watch_over<S>(_: &S, _: Watch) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// A socket of this machine: there is none here, and these are never made.
+    pub enum Local {
+        /// It keeps the borders of messages.
+        Datagram(UdpSocket),
+        /// It is a stream.
+        Stream(TcpStream),
+    }
+
+    /// Fails: there are no such sockets here.
+    pub async fn local(_: &Path) -> io::Result<Local> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (ours, listener.accept().unwrap().0)
+    }
+
+    /// Asks until it is so: a kernel's news take a moment, even on one machine.
+    fn becomes<T: PartialEq>(ask: impl Fn() -> T, wanted: &T) {
+        let asked = std::time::Instant::now();
+        while ask() != *wanted {
+            assert!(asked.elapsed() < Duration::from_secs(20), "it never becomes so");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_the_peers_kernel_has_taken_is_confirmed() {
+        let (mut ours, _theirs) = pair();
+        let probe = Probe::of(&ours).unwrap();
+
+        ours.write_all(b"taken").unwrap();
+
+        becomes(|| probe.unconfirmed().unwrap(), &Some(0));
+        assert!(probe.fault().is_ok());
+    }
+
+    #[test]
+    fn what_the_peers_kernel_has_no_room_for_is_not_confirmed() {
+        let (mut ours, _theirs) = pair();
+        watch_over(&ours, Watch { patience: Duration::from_secs(90), send_buffer: 8 << 10 })
+            .unwrap();
+        let probe = Probe::of(&ours).unwrap();
+        ours.set_nonblocking(true).unwrap();
+
+        while ours.write(&[0; 4096]).is_ok() {}
+
+        assert!(probe.unconfirmed().unwrap() > Some(0));
+    }
+
+    #[test]
+    fn over_a_local_socket_only_what_was_read_is_confirmed() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let probe = Probe::of(&ours).unwrap();
+        ours.write_all(b"taken").unwrap();
+        assert!(probe.unconfirmed().unwrap() >= Some(5));
+
+        theirs.read_exact(&mut [0; 5]).unwrap();
+
+        assert_eq!(probe.unconfirmed().unwrap(), Some(0));
+    }
+
+    #[test]
+    fn a_peer_that_closes_or_resets_is_noticed_without_reading() {
+        let (ours, mut theirs) = pair();
+        let probe = Probe::of(&ours).unwrap();
+        assert_eq!(probe.peer(), Peer::Quiet);
+        theirs.write_all(b"x").unwrap();
+        becomes(|| probe.peer(), &Peer::Speaks);
+        drop((ours, theirs));
+
+        let (ours, theirs) = pair();
+        let probe = Probe::of(&ours).unwrap();
+        drop(theirs);
+        becomes(|| probe.peer(), &Peer::Gone);
+
+        let (mut ours, theirs) = pair();
+        let probe = Probe::of(&ours).unwrap();
+        ours.write_all(b"never read").unwrap();
+        becomes(|| probe.unconfirmed().unwrap(), &Some(0));
+        drop(theirs);
+        becomes(|| probe.fault().is_err(), &true);
+    }
+}
