@@ -143,7 +143,7 @@ fn builder(settings: &Settings, within: Duration) -> Result<ClientBuilder, Error
 fn build(settings: &Settings, builder: ClientBuilder) -> Result<Client, Error> {
     builder.build().map_err(|err| match (&settings.client_certificate, tls_error(&err)) {
         (Some(path), Some(cause)) if certificates::is_of_identity(cause) => {
-            certificates::refuse_identity(path, cause.to_string())
+            crate::tls::refuse_identity(path, cause.to_string()).into()
         }
         _ => Error::Setup(innermost(&err)),
     })

@@ -29,9 +29,10 @@
 //! - [`deliver`] serves one sink: several batches on their way, settled in the order of the events. What
 //!   is not simply accepted meets its fate in `deliver/fate.rs`, which is pure.
 //! - [`encode`] makes an event's bytes. [`sink`], a plug point, takes them: [`sink::file`],
-//!   [`sink::webhook`]; those over HTTP share [`sink::http`].
+//!   [`sink::webhook`]; those over HTTP share [`sink::http`]. [`sink::syslog`] is no HTTP at all.
 //! - [`event`] is what flows, [`position`] how far it has flowed. [`own`]: what we tell of ourselves.
-//! - [`http`], [`backoff`], [`health`], [`secret`], [`units`], [`log`], [`problem`], [`sys`]: leaves.
+//! - [`http`], [`backoff`], [`health`], [`secret`], [`units`], [`log`], [`problem`], [`sys`], [`tls`]:
+//!   leaves.
 //! - [`sim`]: the simulated API behind `siemferry demo` and the tests.
 //!
 //! # Invariants
@@ -66,4 +67,5 @@ pub mod sink;
 pub mod source;
 pub mod store;
 pub mod sys;
+pub mod tls;
 pub mod units;

@@ -21,11 +21,12 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
 ];
 
 /// What everybody above may import, and what each of them may.
-const LEAVES: [(&str, &[&str]); 11] = [
+const LEAVES: [(&str, &[&str]); 12] = [
     ("event", &["position"]),
     ("own", &["event", "secret", "sys"]),
     ("position", &[]),
-    ("http", &["backoff", "event", "problem", "secret", "units"]),
+    ("http", &["backoff", "event", "problem", "secret", "tls", "units"]),
+    ("tls", &["secret", "units"]),
     ("backoff", &[]),
     ("secret", &["sys", "units"]),
     ("units", &[]),

@@ -5,39 +5,24 @@ use std::path::Path;
 use reqwest::{Certificate, Identity};
 
 use super::error::{Error, innermost};
-use crate::secret;
+use crate::tls;
 
 /// The certificates of a file, to be trusted.
 pub fn trusted(path: &Path) -> Result<Vec<Certificate>, Error> {
-    let refuse = |reason| Error::Certificates { path: path.to_owned(), reason };
-    let pem = std::fs::read(path).map_err(|err| refuse(err.to_string()))?;
-    let found = Certificate::from_pem_bundle(&pem).map_err(|err| refuse(innermost(&err)))?;
-    if found.is_empty() {
-        return Err(refuse("it holds no certificate".into()));
-    }
-    Ok(found)
+    let refuse = |err: reqwest::Error| tls::Error::Certificates {
+        path: path.to_owned(),
+        reason: innermost(&err),
+    };
+    let certificates = tls::certificates(path)?;
+    let known = certificates.iter().map(|certificate| Certificate::from_der(certificate));
+    Ok(known.collect::<Result<_, _>>().map_err(refuse)?)
 }
 
 /// The certificate that we show, with its chain and its key, of a file that others cannot read.
 pub fn identity(path: &Path) -> Result<Identity, Error> {
-    let pem = secret::private_file(path).map_err(|err| match err {
-        secret::Error::Exposed { mode, .. } => Error::ClientCertificate {
-            path: path.to_owned(),
-            reason: format!("readable by others (mode {mode:04o})"),
-            hint: "it holds a key: have nobody else read it, with `chmod 600`",
-        },
-        secret::Error::File { source, .. } => refuse_identity(path, source.to_string()),
-        secret::Error::NotASecret { why, .. } => refuse_identity(path, why.to_owned()),
-        other => refuse_identity(path, other.to_string()),
-    })?;
-    Identity::from_pem(pem.as_bytes()).map_err(|err| refuse_identity(path, innermost(&err)))
-}
-
-/// The refusal of a file that [`identity`] has read.
-pub fn refuse_identity(path: &Path, reason: String) -> Error {
-    let hint =
-        "`client_certificate` must hold PEM: the certificate, its chain and its key, not encrypted";
-    Error::ClientCertificate { path: path.to_owned(), reason, hint }
+    let pem = tls::identity_pem(path)?;
+    let refuse = |err: reqwest::Error| tls::refuse_identity(path, innermost(&err));
+    Ok(Identity::from_pem(pem.as_bytes()).map_err(refuse)?)
 }
 
 /// Whether it is our certificate that makes no client.
@@ -70,7 +55,9 @@ mod tests {
 
         let err = client(&settings).unwrap_err();
 
-        assert!(matches!(&err, Error::Certificates { path: named, .. } if *named == path));
+        assert!(
+            matches!(&err, Error::Tls(tls::Error::Certificates { path: named, .. }) if *named == path)
+        );
         assert_eq!(err.hint(), Some("`ca_file` must hold PEM certificates"));
     }
 }

@@ -1,31 +1,17 @@
 //! Why there is no answer, and whether what was asked may have been done all the same.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rustls::AlertDescription;
 
+use crate::tls;
+
 /// Why there is no answer, or no client.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The certificates could not be read.
-    #[error("read certificates from `{}`: {reason}", path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The client's certificate or its key could not be read.
-    #[error("read the client certificate from `{}`: {reason}", path.display())]
-    ClientCertificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-        /// What to do.
-        hint: &'static str,
-    },
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// The TLS or proxy settings make no client.
     #[error("set up the HTTP client: {0}")]
     Setup(String),
@@ -85,8 +71,7 @@ impl Error {
     /// What the operator can do.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Certificates { .. } => Some("`ca_file` must hold PEM certificates"),
-            Self::ClientCertificate { hint, .. } => Some(hint),
+            Self::Tls(err) => Some(err.hint()),
             Self::Setup(_) => Some("install the `ca-certificates` package, or name a `ca_file`"),
             Self::Dns { .. } => Some("check the host name, and this machine's name servers"),
             Self::Connect { tls: true, reason, .. } if reason.contains("fatal alert") => Some(
@@ -113,13 +98,7 @@ impl Error {
 
     /// Whether it stays so until somebody changes a setting or a certificate.
     pub const fn is_lasting(&self) -> bool {
-        matches!(
-            self,
-            Self::Certificates { .. }
-                | Self::ClientCertificate { .. }
-                | Self::Setup(_)
-                | Self::Connect { tls: true, .. }
-        )
+        matches!(self, Self::Tls(_) | Self::Setup(_) | Self::Connect { tls: true, .. })
     }
 }
 
@@ -167,13 +146,7 @@ fn refuses_certificate(err: &rustls::Error) -> bool {
 
 /// What TLS itself found wrong; not that a connection broke in the middle of a handshake.
 pub fn tls_error(err: &reqwest::Error) -> Option<&rustls::Error> {
-    causes(err).find_map(within)
-}
-
-/// An I/O error does not name what it wraps as its cause, and may wrap another one.
-fn within<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    cause.downcast_ref().or_else(|| within(wrapped?))
+    causes(err).find_map(tls::fault)
 }
 
 fn causes<'a>(
