@@ -89,6 +89,24 @@ fn end_of_part(quoted: &[u8], most: usize) -> usize {
     }
 }
 
+/// The end of the longest beginning of at most `most` bytes that ends between two characters; and,
+/// where they are to stay whole, not within an escape.
+pub fn end_of_piece(text: &[u8], most: usize, whole_escapes: bool) -> usize {
+    if most >= text.len() {
+        return text.len();
+    }
+    let end = boundary(text, most);
+    let mut at = 0;
+    while whole_escapes && let Some(found) = memchr::memchr(b'\\', &text[at.min(end)..end]) {
+        let next = at + found + escape_length(&text[at + found..]);
+        if next > end {
+            return at + found;
+        }
+        at = next;
+    }
+    end
+}
+
 /// The end of the last whole character at or before `end`.
 fn boundary(text: &[u8], mut end: usize) -> usize {
     // RFC 3629: every byte but the first of a character begins with the bits 10.

@@ -10,7 +10,8 @@ use chrono::Datelike;
 use memchr::memmem::Finder;
 
 use super::Format;
-use super::json::{Marks, civil, put_member, put_number, put_time, put_uid};
+use super::digits::put_number;
+use super::json::{Marks, civil, put_member, put_time, put_uid};
 use super::members::{members, unescaped};
 use crate::event::{Event, Millis};
 

@@ -7,6 +7,7 @@ use std::io::Write as _;
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 
+use super::digits::put_number;
 use crate::event::{Event, Millis, Uid};
 
 /// Appends the encoded event to `out`.
@@ -87,8 +88,15 @@ pub(super) fn put_time(time: Option<Millis>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"null");
         return;
     };
+    out.push(b'"');
+    put_civil(time, out);
+    out.push(b'"');
+}
+
+/// The same without quotation marks.
+pub(super) fn put_civil(time: DateTime<Utc>, out: &mut Vec<u8>) {
+    put_number(time.year_ce().1, 4, out);
     let parts = [
-        (b'"', time.year_ce().1, 4),
         (b'-', time.month(), 2),
         (b'-', time.day(), 2),
         (b'T', time.hour(), 2),
@@ -100,19 +108,12 @@ pub(super) fn put_time(time: Option<Millis>, out: &mut Vec<u8>) {
         out.push(before);
         put_number(number, width, out);
     }
-    out.extend_from_slice(b"Z\"");
+    out.push(b'Z');
 }
 
 /// The time of the calendar; none beyond the years of four digits.
 pub(super) fn civil(time: Millis) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(time).filter(|time| (1..=9999).contains(&time.year()))
-}
-
-pub(super) fn put_number(number: u32, width: u32, out: &mut Vec<u8>) {
-    for place in (0..width).rev() {
-        let digit = u8::try_from(number / 10_u32.pow(place) % 10).expect("it is one digit");
-        out.push(b'0' + digit);
-    }
 }
 
 #[cfg(test)]

@@ -5,11 +5,14 @@ use serde::{Deserialize, Serialize};
 use crate::event::Event;
 
 mod cut;
+mod digits;
 pub mod elastic;
 pub mod json;
+mod mapping;
 mod members;
 pub mod sentinel;
 pub mod splunk;
+pub mod syslog;
 
 /// `format = …`: what a delivered event looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
