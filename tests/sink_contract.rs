@@ -15,6 +15,7 @@ use crate::peer::{
     HecWithAcks, Judge, Lines, Peer, Trouble, an_hour_passes, api_of, copies, holds_all,
     holds_each_once, home_for, numbered, seq,
 };
+use crate::receiver::peer::{Relp, Tls};
 use crate::rig::{Home, Running, Sim, eventually, read};
 
 /// An API, the real binary's directory, and what its only sink delivers to.
@@ -372,6 +373,24 @@ keeps_the_contract! {
     #[test]
     fn keeps_to_the_byte_limit() {
         no_batch_is_larger_than_allowed::<Lines>(|_| {});
+    }
+}
+
+keeps_the_contract! {
+    syslog_over_relp, Relp, alone = "", hasty = "timeout = \"1s\"",
+
+    #[test]
+    fn keeps_to_the_byte_limit() {
+        no_batch_is_larger_than_allowed::<Relp>(|_| {});
+    }
+}
+
+keeps_the_contract! {
+    syslog_over_tls, Tls, alone = "", hasty = "timeout = \"1s\"",
+
+    #[test]
+    fn keeps_to_the_byte_limit() {
+        no_batch_is_larger_than_allowed::<Tls>(|_| {});
     }
 }
 

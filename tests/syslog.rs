@@ -2,3 +2,6 @@
 
 /// What the simulator takes and refuses, and what its faults do.
 mod simulator;
+
+/// What the sink makes of whatever a receiver does.
+mod once;

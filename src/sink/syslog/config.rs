@@ -155,7 +155,7 @@ impl Config {
     }
 
     fn check_length(&self) -> Option<Problem> {
-        let has_datagrams = self.any(|transport| transport == Transport::Udp);
+        let has_datagrams = self.has_udp();
         let longest = if has_datagrams { LONGEST_DATAGRAM } else { LONGEST_MESSAGE };
         let length = self.max_message.get();
         if length < SHORTEST_MESSAGE {
@@ -198,7 +198,7 @@ impl Config {
             let needs = "`header = \"rfc5424\"`";
             found.push(is_without(self.enterprise_number.is_some(), "enterprise_number", needs));
         }
-        match (self.any(|transport| transport == Transport::Udp), self.lossy) {
+        match (self.has_udp(), self.lossy) {
             (true, false) => found.push(Some(
                 Problem::at(
                     "lossy",
@@ -206,12 +206,19 @@ impl Config {
                 )
                 .hint("`relp://` loses none, `tcp://` few; or say `lossy = true`"),
             )),
-            (false, true) => found.push(is_without(true, "lossy", "a `udp://` address")),
+            (false, true) if !self.any(|transport| transport == Transport::Udp) => {
+                found.push(is_without(true, "lossy", "a `udp://` address"))
+            }
             _ => {}
         }
         found.into_iter().flatten().collect()
     }
 
+    fn has_udp(&self) -> bool {
+        self.address.sound().iter().any(|address| address.transport == Transport::Udp)
+    }
+
+    /// Whether this may be so of an address.
     fn any(&self, is_so: impl Fn(Transport) -> bool) -> bool {
         // What cannot be read is told of elsewhere, and may have been any.
         self.address.parsed().any(|address| address.map_or(true, |known| is_so(known.transport)))

@@ -22,6 +22,7 @@ mod datagram;
 mod door;
 mod link;
 mod message;
+pub mod peer;
 mod relp;
 mod stream;
 

@@ -1,0 +1,281 @@
+//! The whole of it: the real binary, from the API to a strict receiver.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+use siemferry::sim::{Rng, SimEvent};
+
+use crate::peer::{api_of, copies, home_for, numbered};
+use crate::receiver::{Fault, Framing, How, Kind, Options, Receiver};
+use crate::rig::{Home, Sim, eventually, read};
+
+/// A home whose only sink is the receiver; `keys` are lines of its table.
+fn given(
+    receiver: &Receiver,
+    events: impl IntoIterator<Item = SimEvent>,
+    keys: &str,
+) -> (Sim, Home) {
+    let sim = api_of(events, 500);
+    let home = home_for(&sim, "");
+    let config = read(&home.path("siemferry.toml"));
+    let others = config.split_once("[sinks.archive.file]").unwrap().0;
+    let address = receiver.address();
+    home.write(
+        "siemferry.toml",
+        &format!("{others}[sinks.peer.syslog]\naddress = \"{address}\"\n{keys}\n"),
+    );
+    (sim, home)
+}
+
+fn of_kind(kind: Kind) -> Receiver {
+    Receiver::start(Options { kind, ..Options::default() })
+}
+
+fn plain(count: i64) -> impl Iterator<Item = SimEvent> {
+    numbered(count, |_| "a day like any other".to_owned())
+}
+
+fn sink(home: &Home) -> Value {
+    home.status()["sinks"]["peer"].clone()
+}
+
+fn number(home: &Home, name: &str) -> u64 {
+    sink(home)[name].as_u64().unwrap()
+}
+
+/// The events' part of the messages.
+fn lines(receiver: &Receiver) -> Vec<String> {
+    let event = |message: Vec<u8>| {
+        let message = String::from_utf8(message).unwrap();
+        message[message.find('{').unwrap()..].to_owned()
+    };
+    receiver.messages().into_iter().map(event).collect()
+}
+
+#[track_caller]
+fn has_all(receiver: &Receiver, count: usize) -> BTreeMap<u64, usize> {
+    assert_eq!(receiver.violations(), [""; 0]);
+    let copies = copies(&lines(receiver));
+    assert_eq!(copies.len(), count);
+    copies
+}
+
+#[track_caller]
+fn has_each_once(receiver: &Receiver, count: usize) {
+    let repeats: Vec<_> =
+        has_all(receiver, count).into_iter().filter(|(_, copies)| *copies > 1).collect();
+    assert_eq!(repeats, []);
+}
+
+#[test]
+fn every_event_is_one_message_over_each_transport() {
+    for (kind, keys) in [
+        (Kind::Tcp, ""),
+        (Kind::Tcp, "framing = \"newline\""),
+        (Kind::Relp, ""),
+        (Kind::UnixDatagram, ""),
+        (Kind::UnixStream, ""),
+        (Kind::Udp, "lossy = true\nbatch = { events = 20 }"),
+    ] {
+        let framing = if keys.is_empty() { Framing::OctetCounted } else { Framing::Newline };
+        let receiver = Receiver::start(Options { kind, framing, ..Options::default() });
+        let (_sim, home) = given(&receiver, plain(600), keys);
+
+        home.run_once_well();
+
+        receiver.received(600);
+        has_each_once(&receiver, 600);
+        assert_eq!((number(&home, "delivered"), number(&home, "ambiguous")), (600, 0), "{kind:?}");
+        let is_stream = matches!(kind, Kind::Tcp | Kind::Relp | Kind::UnixStream);
+        if is_stream {
+            receiver.ended(1);
+            assert_eq!(receiver.ends(), [How::Orderly], "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn only_what_was_not_acknowledged_is_sent_again_over_relp() {
+    let receiver = of_kind(Kind::Relp);
+    receiver.fault_when(|seen| (seen.message == 300).then_some(Fault::LoseAck));
+    let (_sim, home) = given(&receiver, plain(1000), "");
+
+    home.run_once_well();
+
+    let copies = has_all(&receiver, 1000);
+    let repeats: usize = copies.values().map(|copies| copies - 1).sum();
+    assert!((1..=128).contains(&repeats), "{repeats} repeats, at most the window");
+    assert_eq!(copies.values().max(), Some(&2));
+    assert!(number(&home, "ambiguous") >= 1, "each of them is counted");
+}
+
+#[test]
+fn a_message_that_is_refused_over_relp_is_one_dead_letter() {
+    let receiver = of_kind(Kind::Relp);
+    receiver.fault_when(|seen| {
+        let is_poison = String::from_utf8_lossy(&seen.content).contains("poison");
+        is_poison.then(|| Fault::RefuseMessage(500, "not this one".into()))
+    });
+    let text = |n| if n == 321 { "poison".to_owned() } else { "well".to_owned() };
+    let (_sim, home) = given(&receiver, numbered(500, text), "");
+
+    home.run_once_well();
+
+    has_each_once(&receiver, 499);
+    assert_eq!((number(&home, "delivered"), number(&home, "dead_letters")), (499, 1));
+    let mut list = home.command(&["dead-letters", "list", "--json"]);
+    let list = String::from_utf8(list.output().unwrap().stdout).unwrap();
+    assert!(list.contains("500 not this one"), "{list}");
+}
+
+#[test]
+fn a_receiver_that_finishes_reading_misses_nothing() {
+    for kind in [Kind::Tcp, Kind::UnixStream] {
+        let receiver = of_kind(kind);
+        receiver.fault_when(|seen| (seen.message % 40 == 20).then_some(Fault::FinishReading));
+        let (_sim, home) = given(&receiver, plain(400), "batch = { events = 50 }");
+
+        home.run_once_well();
+
+        has_all(&receiver, 400);
+        assert!(receiver.connections() > 3, "{kind:?}: {}", receiver.connections());
+    }
+}
+
+#[test]
+fn what_a_slow_receiver_has_not_read_is_not_settled_and_not_sent_twice() {
+    let options = Options { receive_buffer: Some(4096), ..Options::default() };
+    let receiver = Receiver::start(options);
+    receiver.fault_when(|seen| (seen.message == 0).then_some(Fault::Freeze));
+    let events = numbered(3000, |_| "x".repeat(300));
+    let (_sim, home) = given(&receiver, events, "");
+    let mut daemon = home.spawn();
+    receiver.frozen(1);
+    eventually("all is read", || number(&home, "pending") > 0);
+    let settled = number(&home, "settled_seq");
+    assert!(settled < 1000, "{settled} of 3000 are settled, and none is read");
+
+    receiver.mend();
+
+    receiver.received(3000);
+    eventually("all is settled", || number(&home, "settled_seq") == 3000);
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().code(), Some(0));
+    has_each_once(&receiver, 3000);
+    receiver.ended(1);
+    assert_eq!(receiver.ends(), [How::Orderly], "at the stop too");
+}
+
+#[test]
+fn what_the_kernel_cannot_prove_is_sent_again_over_tcp() {
+    let options = Options { receive_buffer: Some(4096), ..Options::default() };
+    let receiver = Receiver::start(options);
+    // Far more is on its way than the receiver's kernel has room for.
+    receiver.fault_when(|seen| (seen.message == 0).then_some(Fault::Freeze));
+    let (_sim, home) = given(&receiver, numbered(2000, |_| "x".repeat(300)), "timeout = \"2s\"");
+    let mut daemon = home.spawn();
+    receiver.frozen(1);
+    receiver.connected(2);
+    receiver.mend();
+
+    eventually("all is settled", || number(&home, "settled_seq") == 2000);
+    eventually("all is there", || copies(&lines(&receiver)).len() == 2000);
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert!(number(&home, "ambiguous") >= 1);
+}
+
+#[test]
+fn an_outage_is_told_once_and_delays_nobody_else() {
+    let receiver = of_kind(Kind::Tcp);
+    receiver.stop_listening();
+    let (_sim, home) = given(&receiver, plain(300), "");
+    let config = read(&home.path("siemferry.toml"));
+    let file = home.path("other.ndjson");
+    home.write(
+        "siemferry.toml",
+        &format!("{config}\n[sinks.other.file]\npath = \"{}\"\n", file.display()),
+    );
+    let mut daemon = home.spawn();
+
+    eventually("the other has all", || read(&file).lines().count() == 300);
+    eventually("it is told", || home.logged("Delivery failed") == 1);
+    eventually("it is asked again and again", || number(&home, "pending") == 300);
+    receiver.listen_again();
+
+    receiver.received(300);
+    eventually("all is settled", || number(&home, "settled_seq") == 300);
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().code(), Some(0));
+    has_each_once(&receiver, 300);
+    assert_eq!(home.logged("Delivery failed"), 1);
+}
+
+#[test]
+fn the_first_address_that_answers_is_used_and_a_rebind_comes_back_to_the_first() {
+    let (first, second) = (of_kind(Kind::Tcp), of_kind(Kind::Relp));
+    first.stop_listening();
+    let sim = api_of(plain(100), 10);
+    let home = home_for(&sim, "");
+    let config = read(&home.path("siemferry.toml"));
+    let others = config.split_once("[sinks.archive.file]").unwrap().0;
+    let (one, two) = (first.address(), second.address());
+    home.write(
+        "siemferry.toml",
+        &format!(
+            "{others}[sinks.peer.syslog]\naddress = [\"{one}\", \"{two}\"]\nrebind_every = \"1ms\"\n"
+        ),
+    );
+    let mut daemon = home.spawn();
+    second.received(100);
+
+    first.listen_again();
+    sim.api.add_all(crate::peer::numbered_from(sim.api.now(), 50, |_| "later".into()));
+    sim.api.advance(2 * crate::tenant::HOUR);
+
+    first.received(1);
+    eventually("all is settled", || number(&home, "settled_seq") == 150);
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().code(), Some(0));
+    let both: Vec<String> = lines(&first).into_iter().chain(lines(&second)).collect();
+    let copies = copies(&both);
+    assert_eq!(copies.len(), 150);
+    assert!(copies.values().all(|copies| *copies == 1), "an orderly end repeats nothing");
+    assert!(second.ends().iter().all(|end| *end == How::Orderly), "{:?}", second.ends());
+}
+
+#[test]
+fn streams_that_are_slow_close_reset_and_restart_lose_only_what_no_sender_can_know() {
+    let kills: usize = std::env::var("SIEMFERRY_KILLS").map_or(200, |text| text.parse().unwrap());
+    let options = Options { receive_buffer: Some(4096), ..Options::default() };
+    let receiver = Receiver::start(options);
+    let mut random = Rng::new(7);
+    let mut faults = 0;
+    receiver.fault_when(move |_| {
+        if faults >= kills || random.below(40) > 0 {
+            return None;
+        }
+        faults += 1;
+        Some(match random.below(5) {
+            0 => Fault::Slow(Duration::from_millis(1)),
+            1 => Fault::FinishReading,
+            2 => Fault::ResetAfterDraining,
+            3 => Fault::Close,
+            _ => Fault::Restart(Duration::from_millis(20)),
+        })
+    });
+    let (_sim, home) = given(&receiver, plain(8000), "batch = { events = 100 }\ntimeout = \"5s\"");
+
+    home.run_once_well();
+
+    assert_eq!(receiver.violations(), [""; 0]);
+    let held = copies(&lines(&receiver));
+    // Of each connection that was reset: what its kernel had acknowledged and nobody read. Its buffer has
+    // room for so many messages at most.
+    let resets =
+        receiver.ends().iter().filter(|end| matches!(end, How::WasReset | How::WasClosed)).count();
+    let missing = 8000 - held.len();
+    assert!(resets > 0 && missing <= resets * 40, "{missing} of {resets} resets");
+    assert_eq!(number(&home, "settled_seq"), 8000);
+}
