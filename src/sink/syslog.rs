@@ -172,7 +172,7 @@ impl SyslogSink {
                 // Meanwhile the next batch is written.
                 let broken = if written.is_err() { held.take() } else { None };
                 drop(held);
-                let arrived = self.prove(&proof, written, broken, &address).await;
+                let arrived = self.prove(batch, &proof, written, broken, &address).await;
                 Self::receipt(batch, arrived)
             }
             Line::Relp(session) => {
@@ -199,12 +199,13 @@ impl SyslogSink {
     /// Waits for the proof that what was written has arrived.
     async fn prove(
         &self,
+        batch: &Batch,
         proof: &Proof,
         written: std::io::Result<()>,
         broken: Option<Open>,
         address: &Address,
     ) -> Arrived {
-        let (events, arrived) = proof.wait(self.config.patience()).await;
+        let (events, arrived) = proof.wait(batch, self.config.patience()).await;
         let Some(err) = written.err().or(arrived.err()) else {
             return Arrived { events, wrong: None };
         };

@@ -267,7 +267,8 @@ fn streams_that_are_slow_close_reset_and_restart_lose_only_what_no_sender_can_kn
     });
     let (_sim, home) = given(&receiver, plain(8000), "batch = { events = 100 }\ntimeout = \"5s\"");
 
-    home.run_once_well();
+    let told = home.command(&["run", "--once", "--patience", "2m"]).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
 
     assert_eq!(receiver.violations(), [""; 0]);
     let held = copies(&lines(&receiver));
