@@ -16,11 +16,19 @@ fn given(
     events: impl IntoIterator<Item = SimEvent>,
     keys: &str,
 ) -> (Sim, Home) {
+    given_with(&receiver.address(), events, keys)
+}
+
+/// A home whose only sink sends to this address; `keys` are lines of its table.
+pub fn given_with(
+    address: &str,
+    events: impl IntoIterator<Item = SimEvent>,
+    keys: &str,
+) -> (Sim, Home) {
     let sim = api_of(events, 500);
     let home = home_for(&sim, "");
     let config = read(&home.path("siemferry.toml"));
     let others = config.split_once("[sinks.archive.file]").unwrap().0;
-    let address = receiver.address();
     home.write(
         "siemferry.toml",
         &format!("{others}[sinks.peer.syslog]\naddress = \"{address}\"\n{keys}\n"),
@@ -32,7 +40,7 @@ fn of_kind(kind: Kind) -> Receiver {
     Receiver::start(Options { kind, ..Options::default() })
 }
 
-fn plain(count: i64) -> impl Iterator<Item = SimEvent> {
+pub fn plain(count: i64) -> impl Iterator<Item = SimEvent> {
     numbered(count, |_| "a day like any other".to_owned())
 }
 
@@ -62,7 +70,7 @@ fn has_all(receiver: &Receiver, count: usize) -> BTreeMap<u64, usize> {
 }
 
 #[track_caller]
-fn has_each_once(receiver: &Receiver, count: usize) {
+pub fn has_each_once(receiver: &Receiver, count: usize) {
     let repeats: Vec<_> =
         has_all(receiver, count).into_iter().filter(|(_, copies)| *copies > 1).collect();
     assert_eq!(repeats, []);
