@@ -45,6 +45,10 @@ mod azure;
 #[path = "rig/hec/mod.rs"]
 mod hec;
 
+/// A receiver of syslog that takes only what the standards allow.
+#[path = "rig/strict_syslog.rs"]
+mod strict_syslog;
+
 /// What a sink delivers to, of whatever kind.
 #[path = "rig/peer.rs"]
 mod peer;
@@ -81,6 +85,9 @@ mod sentinel;
 
 /// What the Splunk sink is tested against.
 mod splunk;
+
+/// What syslog receivers read, whatever the events hold.
+mod syslog_messages;
 
 /// A full disk stops the polling and nothing else, and all of it goes on when there is room.
 mod full_disk;
