@@ -49,6 +49,10 @@ mod hec;
 #[path = "rig/receiver/mod.rs"]
 mod receiver;
 
+/// A receiver of syslog that takes only what the standards allow.
+#[path = "rig/strict_syslog.rs"]
+mod strict_syslog;
+
 /// What a sink delivers to, of whatever kind.
 #[path = "rig/peer.rs"]
 mod peer;
@@ -88,6 +92,9 @@ mod splunk;
 
 /// What the syslog sink is tested against.
 mod syslog;
+
+/// What syslog receivers read, whatever the events hold.
+mod syslog_messages;
 
 /// A full disk stops the polling and nothing else, and all of it goes on when there is room.
 mod full_disk;

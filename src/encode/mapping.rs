@@ -77,3 +77,56 @@ impl Mapping {
         named.or_else(|| begins().map(|(_, severity)| *severity)).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_counts_before_a_beginning_and_a_longer_one_before_a_shorter() {
+        let mapping = Mapping::parse(
+            "[severity]\ninfo = [\"a*\", \"abc*\"]\nwarning = [\"ab*\"]\nerror = [\"abcd\"]\n",
+        )
+        .unwrap();
+
+        for (event_type, severity) in [
+            ("a", Severity::Info),
+            ("ab", Severity::Warning),
+            ("abc", Severity::Info),
+            ("abcd", Severity::Error),
+            ("abcde", Severity::Info),
+            ("b", Severity::Notice),
+            ("", Severity::Notice),
+        ] {
+            assert_eq!(mapping.severity(event_type), severity, "{event_type}");
+        }
+    }
+
+    #[test]
+    fn each_type_that_is_named_is_one_of_keepers_and_named_once() {
+        let known = include_str!("../../tests/fixtures/keeper-event-types.csv");
+        let known: Vec<_> =
+            known.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
+        let shape: Shape = toml::from_str(KEEPER).unwrap();
+        let mut named = std::collections::HashSet::new();
+        for name in shape.severity.values().flatten() {
+            let is_known = match name.strip_suffix('*') {
+                Some(beginning) => known.iter().any(|known| known.starts_with(beginning)),
+                None => known.contains(&&**name),
+            };
+            assert!(is_known, "{name}");
+            assert!(named.insert(name), "{name} is named twice");
+        }
+        assert!(!shape.severity.contains_key(&Severity::Notice), "it is what is not named");
+    }
+
+    #[test]
+    fn an_event_is_a_notice_unless_the_mapping_of_its_api_says_otherwise() {
+        assert_eq!(severity("keeper", Some("login")), Severity::Notice);
+        assert_eq!(severity("keeper", Some("login_failed_console")), Severity::Warning);
+        let critical = "keeper_ai_critical_risk_level_detected";
+        assert_eq!(severity("keeper", Some(critical)), Severity::Critical);
+        assert_eq!(severity("keeper", None), Severity::Notice);
+        assert_eq!(severity("other", Some(critical)), Severity::Notice);
+    }
+}

@@ -31,8 +31,8 @@ pub(super) fn escape(framing: Framing, begin: usize, out: &mut Vec<u8>) {
 }
 
 /// Whether there is a character to escape, or one that begins with the same byte.
+#[expect(clippy::needless_bitwise_bool, reason = "without a branch many are done at once")]
 fn may_hold_one(bytes: &[u8]) -> bool {
-    // All of them, without a branch: so that it is done for many at once.
     bytes.iter().fold(false, |found, byte| {
         found | (*byte < 0x20) | (*byte == 0x7f) | (*byte == 0xc2) | (*byte == 0xe2)
     })
@@ -61,7 +61,7 @@ fn put_escape(code: u32, out: &mut Vec<u8>) {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
     out.extend_from_slice(br"\u");
     for place in [12, 8, 4, 0] {
-        out.push(DIGITS[(code >> place & 15) as usize]);
+        out.push(DIGITS[((code >> place) & 15) as usize]);
     }
 }
 
