@@ -114,15 +114,16 @@ impl SyslogSink {
                     self.tell(address);
                     return Ok(Open { line, address: address.clone() });
                 }
-                Err(err) => failed = Some(both(failed.take(), err)),
+                Err(err) => {
+                    if matches!(err, DeliveryError::Blocked { .. }) {
+                        // Somebody may put another certificate there.
+                        *self.tls.lock().await = None;
+                    }
+                    failed = Some(both(failed.take(), err));
+                }
             }
         }
-        let none = || DeliveryError::blocked("`address` is missing", None);
-        let failed = failed.unwrap_or_else(none);
-        if matches!(failed, DeliveryError::Blocked { .. }) {
-            *self.tls.lock().await = None;
-        }
-        Err(failed)
+        Err(failed.unwrap_or_else(|| DeliveryError::blocked("`address` is missing", None)))
     }
 
     async fn connect_to(&self, address: &Address) -> Result<Line, DeliveryError> {
