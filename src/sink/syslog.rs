@@ -6,7 +6,7 @@
 //! nothing, and has to be asked for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,8 +44,9 @@ pub struct SyslogSink {
     /// Read at the first use, and again after a block.
     tls: Mutex<Option<TlsConnector>>,
     open: Mutex<Option<Open>>,
-    /// How often a connection broke: what was to be sent on it behind what is lost waits its turn.
-    breaks: AtomicU64,
+    /// How often no batch could be sent, and why the last time: what was to be sent behind it waits
+    /// for its turn.
+    breaks: std::sync::Mutex<(u64, String)>,
     /// The next batch goes over a new connection.
     is_over: AtomicBool,
     /// The address that was told of.
@@ -74,7 +75,7 @@ impl SyslogSink {
             config: config.clone(),
             tls: Mutex::default(),
             open: Mutex::default(),
-            breaks: AtomicU64::new(0),
+            breaks: std::sync::Mutex::default(),
             is_over: AtomicBool::new(false),
             told: std::sync::Mutex::default(),
             has_warned: false,
@@ -156,19 +157,27 @@ impl SyslogSink {
     }
 
     async fn send(&self, batch: &Batch) -> Result<Receipt, DeliveryError> {
-        let breaks = self.breaks.load(Ordering::SeqCst);
+        let (breaks, _) = self.breaks();
         let mut held = self.open.lock().await;
-        if self.breaks.load(Ordering::SeqCst) != breaks {
+        let (now, why) = self.breaks();
+        if now != breaks {
             // In its order: what was lost comes first.
-            return Err(DeliveryError::passing("the connection broke before it was its turn"));
+            return Err(DeliveryError::passing(why));
         }
-        let open = self.ready(&mut held).await?;
+        let open = match self.ready(&mut held).await {
+            Ok(open) => open,
+            Err(err) => {
+                // The others that wait would only find out the same.
+                self.broke(&err);
+                return Err(err);
+            }
+        };
         let (address, patience) = (open.address.clone(), self.config.patience());
         match &mut open.line {
             Line::Stream(line) => {
                 let (proof, written) = line.write(batch, patience).await;
-                if written.is_err() {
-                    self.breaks.fetch_add(1, Ordering::SeqCst);
+                if let Err(err) = &written {
+                    self.broke(&trouble(&address, err, false));
                 }
                 // Meanwhile the next batch is written.
                 let broken = if written.is_err() { held.take() } else { None };
@@ -180,8 +189,8 @@ impl SyslogSink {
                 let outcome = session.send(batch, self.layout.framing, patience).await;
                 let broken = outcome.broken.as_ref();
                 let wrong = broken.map(|err| trouble(&address, err, outcome.is_ambiguous));
-                if wrong.is_some() {
-                    self.breaks.fetch_add(1, Ordering::SeqCst);
+                if let Some(wrong) = &wrong {
+                    self.broke(wrong);
                     *held = None;
                 }
                 acknowledged(outcome, wrong)
@@ -212,7 +221,7 @@ impl SyslogSink {
         };
         let broken = match broken {
             Some(open) => Some(open),
-            None => self.take_broken(proof.meter()).await,
+            None => self.take_broken(proof.meter(), &trouble(address, &err, false)).await,
         };
         let words = match broken {
             Some(open) => open.line.last_words().await,
@@ -223,15 +232,24 @@ impl SyslogSink {
     }
 
     /// Takes the connection out of use, unless another has taken its place.
-    async fn take_broken(&self, meter: &Arc<Meter>) -> Option<Open> {
+    async fn take_broken(&self, meter: &Arc<Meter>, why: &DeliveryError) -> Option<Open> {
         let mut held = self.open.lock().await;
         let is_it =
             |open: &mut Open| open.line.wire().is_some_and(|wire| Arc::ptr_eq(wire.meter(), meter));
         let open = held.take_if(is_it);
         if open.is_some() {
-            self.breaks.fetch_add(1, Ordering::SeqCst);
+            self.broke(why);
         }
         open
+    }
+
+    fn breaks(&self) -> (u64, String) {
+        self.breaks.lock().expect("nobody panics with it").clone()
+    }
+
+    fn broke(&self, why: &DeliveryError) {
+        let mut breaks = self.breaks.lock().expect("nobody panics with it");
+        *breaks = (breaks.0 + 1, why.to_string());
     }
 
     fn receipt(batch: &Batch, arrived: Arrived) -> Result<Receipt, DeliveryError> {
