@@ -19,6 +19,7 @@ use super::{Batch, DeliveryError, Receipt, Resumed, Sink, Unencodable, Upcoming,
 use crate::encode::syslog::{Layout, encode};
 use crate::event::Event;
 use crate::position::Bookmark;
+use crate::tls;
 
 mod address;
 mod config;
@@ -32,9 +33,8 @@ mod wire;
 pub use address::{Address, Addresses, Place, Transport};
 pub use config::{Config, ENTERPRISE};
 
-use connect::{How, Line, connect, trouble};
+use connect::{How, Line, connect, the_same, trouble};
 use stream::Proof;
-use wire::Meter;
 
 /// Sends to the first of its addresses that takes messages.
 pub struct SyslogSink {
@@ -46,7 +46,7 @@ pub struct SyslogSink {
     open: Mutex<Option<Open>>,
     /// How often no batch could be sent, and why the last time: what was to be sent behind it waits
     /// for its turn.
-    breaks: std::sync::Mutex<(u64, String)>,
+    breaks: std::sync::Mutex<(u64, Option<DeliveryError>)>,
     /// The next batch goes over a new connection.
     is_over: AtomicBool,
     /// The address that was told of.
@@ -157,12 +157,13 @@ impl SyslogSink {
     }
 
     async fn send(&self, batch: &Batch) -> Result<Receipt, DeliveryError> {
-        let (breaks, _) = self.breaks();
+        let breaks = self.breaks().0;
         let mut held = self.open.lock().await;
-        let (now, why) = self.breaks();
-        if now != breaks {
+        if let (now, Some(why)) = &*self.breaks()
+            && *now != breaks
+        {
             // In its order: what was lost comes first.
-            return Err(DeliveryError::passing(why));
+            return Err(the_same(why));
         }
         let open = match self.ready(&mut held).await {
             Ok(open) => open,
@@ -176,13 +177,13 @@ impl SyslogSink {
         match &mut open.line {
             Line::Stream(line) => {
                 let (proof, written) = line.write(batch, patience).await;
-                if let Err(err) = &written {
-                    self.broke(&trouble(&address, err, false));
-                }
+                let written = match written {
+                    Ok(()) => Ok(()),
+                    Err(err) => Err(self.broken(&mut held, err, &proof, &address).await),
+                };
                 // Meanwhile the next batch is written.
-                let broken = if written.is_err() { held.take() } else { None };
                 drop(held);
-                let arrived = self.prove(batch, &proof, written, broken, &address).await;
+                let arrived = self.prove(batch, &proof, written, &address).await;
                 Self::receipt(batch, arrived)
             }
             Line::Relp(session) => {
@@ -211,45 +212,49 @@ impl SyslogSink {
         &self,
         batch: &Batch,
         proof: &Proof,
-        written: std::io::Result<()>,
-        broken: Option<Open>,
+        written: Result<(), DeliveryError>,
         address: &Address,
     ) -> Arrived {
         let (events, arrived) = proof.wait(batch, self.config.patience()).await;
-        let Some(err) = written.err().or(arrived.err()) else {
-            return Arrived { events, wrong: None };
+        let wrong = match (written, arrived) {
+            (Ok(()), Ok(())) => None,
+            (Err(wrong), _) => Some(wrong),
+            (Ok(()), Err(err)) => {
+                let mut held = self.open.lock().await;
+                Some(self.broken(&mut held, err, proof, address).await)
+            }
         };
-        let broken = match broken {
-            Some(open) => Some(open),
-            None => self.take_broken(proof.meter(), &trouble(address, &err, false)).await,
+        Arrived { events, wrong }
+    }
+
+    /// Takes the connection out of use, unless another has taken its place, and says what is wrong
+    /// with it.
+    async fn broken(
+        &self,
+        held: &mut MutexGuard<'_, Option<Open>>,
+        err: std::io::Error,
+        proof: &Proof,
+        address: &Address,
+    ) -> DeliveryError {
+        let is_it = |open: &mut Open| {
+            open.line.wire().is_some_and(|wire| Arc::ptr_eq(wire.meter(), proof.meter()))
         };
-        let words = match broken {
-            Some(open) => open.line.last_words().await,
-            None => None,
+        let Some(open) = held.take_if(is_it) else {
+            return trouble(address, &err, proof.is_begun());
         };
+        let words = if tls::fault(&err).is_none() { open.line.last_words().await } else { None };
         let wrong = trouble(address, &words.unwrap_or(err), proof.is_begun());
-        Arrived { events, wrong: Some(wrong) }
+        self.broke(&wrong);
+        wrong
     }
 
-    /// Takes the connection out of use, unless another has taken its place.
-    async fn take_broken(&self, meter: &Arc<Meter>, why: &DeliveryError) -> Option<Open> {
-        let mut held = self.open.lock().await;
-        let is_it =
-            |open: &mut Open| open.line.wire().is_some_and(|wire| Arc::ptr_eq(wire.meter(), meter));
-        let open = held.take_if(is_it);
-        if open.is_some() {
-            self.broke(why);
-        }
-        open
-    }
-
-    fn breaks(&self) -> (u64, String) {
-        self.breaks.lock().expect("nobody panics with it").clone()
+    fn breaks(&self) -> std::sync::MutexGuard<'_, (u64, Option<DeliveryError>)> {
+        self.breaks.lock().expect("nobody panics with it")
     }
 
     fn broke(&self, why: &DeliveryError) {
-        let mut breaks = self.breaks.lock().expect("nobody panics with it");
-        *breaks = (breaks.0 + 1, why.to_string());
+        let mut breaks = self.breaks();
+        *breaks = (breaks.0 + 1, Some(the_same(why)));
     }
 
     fn receipt(batch: &Batch, arrived: Arrived) -> Result<Receipt, DeliveryError> {

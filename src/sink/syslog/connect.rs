@@ -48,7 +48,7 @@ impl Line {
     /// True when the other side has said that it is going, or is gone.
     pub async fn is_closed(&mut self) -> bool {
         match self {
-            Self::Stream(line) => line.is_closed().await,
+            Self::Stream(line) => line.ending().await.is_some(),
             Self::Relp(session) => session.is_closed().await,
             Self::Datagram(_) => false,
         }
@@ -76,8 +76,8 @@ impl Line {
     pub async fn last_words(self) -> Option<io::Error> {
         match self {
             Self::Stream(line) => line.into_wire().last_words().await,
-            Self::Relp(session) => session.into_wire().last_words().await,
-            Self::Datagram(_) => None,
+            // What it says is read as it comes.
+            Self::Relp(_) | Self::Datagram(_) => None,
         }
     }
 }
@@ -223,5 +223,15 @@ fn hint(fault: &rustls::Error) -> Option<&'static str> {
             Some("if that is the receiver's new certificate, add it to `fingerprints`")
         }
         _ => Some("compare the TLS settings of both sides: this daemon speaks TLS 1.2 and 1.3"),
+    }
+}
+
+/// The same trouble, for another batch that it keeps from being sent: nothing of that was.
+pub fn the_same(trouble: &DeliveryError) -> DeliveryError {
+    match trouble {
+        DeliveryError::Blocked { source, hint, .. } => {
+            DeliveryError::blocked(source.to_string(), hint.clone())
+        }
+        other => DeliveryError::passing(other.to_string()),
     }
 }

@@ -128,10 +128,6 @@ impl Session {
         &self.wire
     }
 
-    pub fn into_wire(self) -> Wire {
-        self.wire
-    }
-
     /// True when the other side has said that it is going, or is gone.
     pub async fn is_closed(&mut self) -> bool {
         match self.wire.peer() {

@@ -51,19 +51,20 @@ impl Line {
         self.wire
     }
 
-    /// True when the other side has said that it is going, or is gone.
-    pub async fn is_closed(&mut self) -> bool {
+    /// That the other side is going or gone, and what it said about it.
+    pub async fn ending(&mut self) -> Option<io::Error> {
         match self.wire.peer() {
-            Peer::Quiet => false,
-            Peer::Gone => true,
+            Peer::Quiet => None,
+            Peer::Gone => Some(closed()),
             // Receivers have nothing to say but for TLS, which says in this way that it ends.
             Peer::Speaks => {
                 let mut ignored = Vec::new();
                 loop {
                     match self.wire.read_now(&mut ignored).await {
                         Ok(Some(1..)) => ignored.clear(),
-                        Ok(None) => return false,
-                        Ok(Some(0)) | Err(_) => return true,
+                        Ok(None) => return None,
+                        Ok(Some(0)) => return Some(closed()),
+                        Err(err) => return Some(err),
                     }
                 }
             }
@@ -103,9 +104,8 @@ impl Line {
             if end - start < CHUNK && !is_last {
                 continue;
             }
-            if self.is_closed().await {
-                let text = "the receiver has closed the connection";
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
+            if let Some(err) = self.ending().await {
+                return Err(err);
             }
             self.wire.write_all(&batch.bytes[start..*end], patience).await?;
             proof.ends = proof.meter.written();
@@ -144,4 +144,8 @@ impl Proof {
     pub fn is_begun(&self) -> bool {
         self.meter.written() > self.begins
     }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the receiver has closed the connection")
 }
