@@ -70,7 +70,7 @@ fn take(shared: &Shared, message: &[u8]) {
     if let Err(text) = judged {
         return shared.violation(0, &text);
     }
-    let fault = shared.lock().fault(0, message);
+    let fault = shared.lock().fault(0, message, true);
     match fault {
         None => {}
         Some(Fault::Freeze) => wait(shared, PATIENCE),
