@@ -5,3 +5,6 @@ mod simulator;
 
 /// What the sink makes of whatever a receiver does.
 mod once;
+
+/// Whom it trusts over TLS, and what it tells of a mistake.
+mod secured;

@@ -55,7 +55,7 @@ fn send(
 ) {
     let mut rng = Rng::new(seed);
     let framing = layout(&mut rng).framing;
-    let mut receiver = Deframer::new(strict(framing));
+    let mut peer = Deframer::new(strict(framing));
     let mut left = events;
     while left > 0 {
         let (mut batch, mut sent) = (Vec::new(), Vec::new());
@@ -74,12 +74,12 @@ fn send(
             let most = *rng.pick(&[1, 10, 500, 20_000, 20_000]);
             let (piece, later) = rest.split_at((1 + rng.index(most)).min(rest.len()));
             rest = later;
-            receiver.push(piece);
-            while let Some(message) = receiver.next() {
+            peer.push(piece);
+            while let Some(message) = peer.next() {
                 received.push(message.unwrap());
             }
         }
-        assert!(receiver.is_at_boundary());
+        assert!(peer.is_at_boundary());
         assert!(messages(&batch, framing).eq(received.iter().map(Vec::as_slice)));
         let mut received = &received[..];
         for (hostile, layout, count) in &sent {
@@ -124,7 +124,7 @@ fn check_header(hostile: &Hostile, message: &Message) {
     assert_eq!(message.data.len(), 1);
     let uid = hostile.uid.to_string();
     assert_eq!(message.parameter("siemferry@32473", "uid"), Some(&*uid));
-    assert_eq!(message.parameter("siemferry@32473", "source"), Some(&*hostile.source));
+    assert_eq!(message.parameter("siemferry@32473", "source"), Some(hostile.source));
 }
 
 /// Panics unless the text, which came as a line, says what was to be said.

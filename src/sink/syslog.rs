@@ -114,15 +114,16 @@ impl SyslogSink {
                     self.tell(address);
                     return Ok(Open { line, address: address.clone() });
                 }
-                Err(err) => failed = Some(both(failed.take(), err)),
+                Err(err) => {
+                    if matches!(err, DeliveryError::Blocked { .. }) {
+                        // Somebody may put another certificate there.
+                        *self.tls.lock().await = None;
+                    }
+                    failed = Some(both(failed.take(), err));
+                }
             }
         }
-        let none = || DeliveryError::blocked("`address` is missing", None);
-        let failed = failed.unwrap_or_else(none);
-        if matches!(failed, DeliveryError::Blocked { .. }) {
-            *self.tls.lock().await = None;
-        }
-        Err(failed)
+        Err(failed.unwrap_or_else(|| DeliveryError::blocked("`address` is missing", None)))
     }
 
     async fn connect_to(&self, address: &Address) -> Result<Line, DeliveryError> {
@@ -172,7 +173,7 @@ impl SyslogSink {
                 // Meanwhile the next batch is written.
                 let broken = if written.is_err() { held.take() } else { None };
                 drop(held);
-                let arrived = self.prove(&proof, written, broken, &address).await;
+                let arrived = self.prove(batch, &proof, written, broken, &address).await;
                 Self::receipt(batch, arrived)
             }
             Line::Relp(session) => {
@@ -199,12 +200,13 @@ impl SyslogSink {
     /// Waits for the proof that what was written has arrived.
     async fn prove(
         &self,
+        batch: &Batch,
         proof: &Proof,
         written: std::io::Result<()>,
         broken: Option<Open>,
         address: &Address,
     ) -> Arrived {
-        let (events, arrived) = proof.wait(self.config.patience()).await;
+        let (events, arrived) = proof.wait(batch, self.config.patience()).await;
         let Some(err) = written.err().or(arrived.err()) else {
             return Arrived { events, wrong: None };
         };

@@ -16,11 +16,19 @@ fn given(
     events: impl IntoIterator<Item = SimEvent>,
     keys: &str,
 ) -> (Sim, Home) {
+    given_with(&receiver.address(), events, keys)
+}
+
+/// A home whose only sink sends to this address; `keys` are lines of its table.
+pub fn given_with(
+    address: &str,
+    events: impl IntoIterator<Item = SimEvent>,
+    keys: &str,
+) -> (Sim, Home) {
     let sim = api_of(events, 500);
     let home = home_for(&sim, "");
     let config = read(&home.path("siemferry.toml"));
     let others = config.split_once("[sinks.archive.file]").unwrap().0;
-    let address = receiver.address();
     home.write(
         "siemferry.toml",
         &format!("{others}[sinks.peer.syslog]\naddress = \"{address}\"\n{keys}\n"),
@@ -32,7 +40,7 @@ fn of_kind(kind: Kind) -> Receiver {
     Receiver::start(Options { kind, ..Options::default() })
 }
 
-fn plain(count: i64) -> impl Iterator<Item = SimEvent> {
+pub fn plain(count: i64) -> impl Iterator<Item = SimEvent> {
     numbered(count, |_| "a day like any other".to_owned())
 }
 
@@ -62,7 +70,7 @@ fn has_all(receiver: &Receiver, count: usize) -> BTreeMap<u64, usize> {
 }
 
 #[track_caller]
-fn has_each_once(receiver: &Receiver, count: usize) {
+pub fn has_each_once(receiver: &Receiver, count: usize) {
     let repeats: Vec<_> =
         has_all(receiver, count).into_iter().filter(|(_, copies)| *copies > 1).collect();
     assert_eq!(repeats, []);
@@ -186,30 +194,44 @@ fn what_the_kernel_cannot_prove_is_sent_again_over_tcp() {
     assert!(number(&home, "ambiguous") >= 1);
 }
 
+/// Of a process, in KiB.
+fn resident(pid: u32) -> u64 {
+    let status = read(std::path::Path::new(&format!("/proc/{pid}/status")));
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
+    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 #[test]
-fn an_outage_is_told_once_and_delays_nobody_else() {
-    let receiver = of_kind(Kind::Tcp);
+fn an_outage_is_told_once_takes_no_memory_and_delays_nobody_else() {
+    let receiver = of_kind(Kind::Relp);
     receiver.stop_listening();
-    let (_sim, home) = given(&receiver, plain(300), "");
+    let (_sim, home) = given(&receiver, plain(5000), "");
     let config = read(&home.path("siemferry.toml"));
     let file = home.path("other.ndjson");
-    home.write(
-        "siemferry.toml",
-        &format!("{config}\n[sinks.other.file]\npath = \"{}\"\n", file.display()),
-    );
+    let other = format!("{config}\n[sinks.other.file]\npath = \"{}\"\n", file.display());
+    home.write("siemferry.toml", &other);
     let mut daemon = home.spawn();
 
-    eventually("the other has all", || read(&file).lines().count() == 300);
-    eventually("it is told", || home.logged("Delivery failed") == 1);
-    eventually("it is asked again and again", || number(&home, "pending") == 300);
+    eventually("the other has all", || read(&file).lines().count() == 5000);
+    eventually("it is told", || home.logged("Delivery failed; will retry.") == 1);
+    let attempts = || home.logged("Delivery failed again.");
+    eventually("it tries again", || attempts() >= 1);
+    let before = resident(daemon.id());
+    eventually("and again", || attempts() >= 4);
+    let after = resident(daemon.id());
+    assert!(after < before + 4096, "{before} KiB became {after} KiB");
+    assert_eq!(home.status()["sinks"]["peer"]["state"], "retrying");
     receiver.listen_again();
+    // Ends the pause before the next attempt.
+    daemon.signal("HUP");
 
-    receiver.received(300);
-    eventually("all is settled", || number(&home, "settled_seq") == 300);
+    receiver.received(5000);
+    eventually("all is settled", || number(&home, "settled_seq") == 5000);
     daemon.signal("TERM");
     assert_eq!(daemon.wait().code(), Some(0));
-    has_each_once(&receiver, 300);
-    assert_eq!(home.logged("Delivery failed"), 1);
+    has_each_once(&receiver, 5000);
+    assert_eq!(home.logged("Delivery failed; will retry."), 1);
+    assert_eq!(home.logged("Sink works again."), 1);
 }
 
 #[test]
@@ -267,7 +289,8 @@ fn streams_that_are_slow_close_reset_and_restart_lose_only_what_no_sender_can_kn
     });
     let (_sim, home) = given(&receiver, plain(8000), "batch = { events = 100 }\ntimeout = \"5s\"");
 
-    home.run_once_well();
+    let told = home.command(&["run", "--once", "--patience", "2m"]).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
 
     assert_eq!(receiver.violations(), [""; 0]);
     let held = copies(&lines(&receiver));

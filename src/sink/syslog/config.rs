@@ -207,7 +207,7 @@ impl Config {
                 .hint("`relp://` loses none, `tcp://` few; or say `lossy = true`"),
             )),
             (false, true) if !self.any(|transport| transport == Transport::Udp) => {
-                found.push(is_without(true, "lossy", "a `udp://` address"))
+                found.push(is_without(true, "lossy", "a `udp://` address"));
             }
             _ => {}
         }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -14,7 +13,7 @@ use super::address::{Address, Place, Transport};
 use super::datagram;
 use super::relp::{NotOpened, Session};
 use super::stream;
-use super::wire::{Counted, Meter, Wire};
+use super::wire::Wire;
 use crate::sink::DeliveryError;
 use crate::sys::socket::{self, Local, Probe, Watch, watch_over};
 use crate::{secret, tls};
@@ -95,9 +94,8 @@ pub async fn connect(address: &Address, how: &How<'_>) -> Result<Line, DeliveryE
                 datagram::Line::local(socket, path).map(Line::Datagram).map_err(failed)
             }
             Local::Stream(socket) => {
-                let meter = Arc::new(Meter::of(Probe::of(&socket).map_err(failed)?));
-                let wire = Wire::new(Counted::new(socket, Arc::clone(&meter)), meter);
-                Ok(Line::Stream(stream::Line::new(wire)))
+                let probe = Probe::of(&socket).map_err(failed)?;
+                Ok(Line::Stream(stream::Line::new(Wire::plain(socket, probe))))
             }
         },
         (Place::Host { host, port }, Transport::Udp) => {
@@ -148,21 +146,20 @@ async fn over_tcp(host: &str, port: u16, patience: Duration) -> io::Result<TcpSt
 }
 
 async fn wire(socket: TcpStream, transport: Transport, how: &How<'_>) -> io::Result<Wire> {
-    let meter = Arc::new(Meter::of(Probe::of(&socket)?));
-    let counted = Counted::new(socket, Arc::clone(&meter));
+    let probe = Probe::of(&socket)?;
     if !transport.is_tls() {
-        return Ok(Wire::new(counted, meter));
+        return Ok(Wire::plain(socket, probe));
     }
     let setup = || io::Error::other("TLS is not set up for this address");
     let tls = how.tls.ok_or_else(setup)?;
     let name = how.server_name.clone().ok_or_else(setup)?;
     let within = CONNECT.min(how.patience);
-    let secured = timeout(within, tls.connect(name, counted)).await.unwrap_or_else(|_| {
+    let secured = timeout(within, Wire::secured(socket, probe, tls, name)).await;
+    secured.unwrap_or_else(|_| {
         let seconds = within.as_secs_f32();
         let text = format!("no TLS within {seconds} s (is it TLS that listens there?)");
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
-    })?;
-    Ok(Wire::new(secured, meter))
+    })
 }
 
 async fn greet(address: &Address, wire: Wire, patience: Duration) -> Result<Line, DeliveryError> {

@@ -9,13 +9,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio::net::UdpSocket;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::wire::Meter;
 use crate::encode::syslog::{Framing, messages};
 use crate::sink::Batch;
 use crate::sys;
 use crate::sys::socket::{self, Datagrams, Probe};
+
+/// A receiver's kernel keeps some two hundred datagrams, and throws away what comes while it is full:
+/// after so many, its process gets time to read.
+const BURST: usize = 50;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A socket that sends to one receiver.
 pub enum Line {
@@ -77,10 +82,15 @@ impl Line {
         framing: Framing,
         patience: Duration,
     ) -> (usize, io::Result<()>) {
+        let mut burst = 0;
         for (sent, encoded) in batch.messages().enumerate() {
             for message in messages(encoded, framing) {
                 if let Err(err) = self.send_one(message, patience).await {
                     return (sent, Err(err));
+                }
+                burst += 1;
+                if matches!(self, Self::Udp(_)) && burst % BURST == 0 {
+                    sleep(PAUSE).await;
                 }
             }
         }

@@ -12,9 +12,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::wire::Wire;
 use crate::encode::syslog::{Framing, messages};
-use crate::secret;
 use crate::sink::{Batch, Verdict};
 use crate::sys::socket::Peer;
+use crate::{secret, tls};
 
 mod frame;
 
@@ -102,7 +102,10 @@ impl Session {
         frame::put(number, "open", OFFERS.as_bytes(), &mut out);
         self.wire.write_all(&out, GREETING).await?;
         let (code, text) = self.answer_to(number).await.map_err(|err| match err.kind() {
-            io::ErrorKind::InvalidData => NotOpened::Refused(err.to_string()),
+            // What is wrong with TLS has this kind too, and hints of its own.
+            io::ErrorKind::InvalidData if tls::fault(&err).is_none() => {
+                NotOpened::Refused(err.to_string())
+            }
             _ => NotOpened::Broken(err),
         })?;
         if code != 200 {

@@ -12,8 +12,8 @@ use super::wire::{Meter, Wire};
 use crate::sink::Batch;
 use crate::sys::socket::Peer;
 
-/// So many bytes at least are written between two looks at the other side.
-const CHUNK: usize = 64 << 10;
+/// So many bytes at least are written between two looks at the other side: a record of TLS.
+const CHUNK: usize = 16 << 10;
 
 /// A stream to a receiver.
 pub struct Line {
@@ -23,9 +23,12 @@ pub struct Line {
 /// Events that were written, and how it is found out whether they arrived.
 pub struct Proof {
     meter: Arc<Meter>,
-    marks: Vec<Mark>,
-    /// Where the first of them begins.
+    /// Where the bytes of the first begin.
     begins: u64,
+    /// Where the bytes of the last end that was written whole.
+    ends: u64,
+    /// Where events end, if TLS does not have the bytes written as they are.
+    marks: Option<Vec<Mark>>,
 }
 
 /// So many events of the batch end before this position.
@@ -82,7 +85,8 @@ impl Line {
     pub async fn write(&mut self, batch: &Batch, patience: Duration) -> (Proof, io::Result<()>) {
         let meter = Arc::clone(self.wire.meter());
         let begins = meter.written();
-        let mut proof = Proof { meter, marks: Vec::new(), begins };
+        let marks = (!self.wire.is_plain()).then(Vec::new);
+        let mut proof = Proof { meter, begins, ends: begins, marks };
         let written = self.write_marked(batch, patience, &mut proof).await;
         (proof, written)
     }
@@ -104,7 +108,10 @@ impl Line {
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
             }
             self.wire.write_all(&batch.bytes[start..*end], patience).await?;
-            proof.marks.push(Mark { events: at + 1, position: proof.meter.written() });
+            proof.ends = proof.meter.written();
+            if let Some(marks) = &mut proof.marks {
+                marks.push(Mark { events: at + 1, position: proof.ends });
+            }
             proof.meter.look()?;
             start = *end;
         }
@@ -119,13 +126,18 @@ impl Proof {
     }
 
     /// Waits until everything written has arrived, or it is clear that it does not; says how many
-    /// events have arrived, and what was wrong.
-    pub async fn wait(&self, patience: Duration) -> (usize, io::Result<()>) {
-        let end = self.marks.last().map_or(0, |mark| mark.position);
-        let arrived = self.meter.arrived(end, patience).await;
+    /// events of the batch, from the first on, have arrived, and what was wrong.
+    pub async fn wait(&self, batch: &Batch, patience: Duration) -> (usize, io::Result<()>) {
+        let arrived = self.meter.arrived(self.ends, patience).await;
         let known = self.meter.known();
-        let marks = self.marks.iter().take_while(|mark| mark.position <= known);
-        (marks.last().map_or(0, |mark| mark.events), arrived)
+        let events = match &self.marks {
+            None => batch.ends.partition_point(|end| self.begins + *end as u64 <= known),
+            Some(marks) => {
+                let marks = marks.iter().take_while(|mark| mark.position <= known);
+                marks.last().map_or(0, |mark| mark.events)
+            }
+        };
+        (events, arrived)
     }
 
     /// Whether anything was written, so that the receiver may have it.

@@ -8,8 +8,10 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
 
 use crate::sys::socket::{Peer, Probe};
 
@@ -25,16 +27,43 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Wire {
     stream: Box<dyn Stream>,
     meter: Arc<Meter>,
+    is_plain: bool,
     opened: Instant,
 }
 
 impl Wire {
-    /// Over this stream, below which the meter counts.
-    pub fn new(
-        stream: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
-        meter: Arc<Meter>,
-    ) -> Self {
-        Self { stream: Box::new(stream), meter, opened: Instant::now() }
+    /// Over a socket.
+    pub fn plain<S>(socket: S, probe: Probe) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    {
+        let meter = Arc::new(Meter::of(probe));
+        let stream = Box::new(Counted { socket, meter: Arc::clone(&meter) });
+        Self { stream, meter, is_plain: true, opened: Instant::now() }
+    }
+
+    /// The same within TLS.
+    ///
+    /// # Errors
+    /// The handshake fails.
+    pub async fn secured<S>(
+        socket: S,
+        probe: Probe,
+        tls: &TlsConnector,
+        name: ServerName<'static>,
+    ) -> io::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    {
+        let meter = Arc::new(Meter::of(probe));
+        let counted = Counted { socket, meter: Arc::clone(&meter) };
+        let stream = Box::new(tls.connect(name, counted).await?);
+        Ok(Self { stream, meter, is_plain: false, opened: Instant::now() })
+    }
+
+    /// Whether what is written goes out as it is, byte for byte.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// How long it has been there.
@@ -246,15 +275,9 @@ impl Meter {
 }
 
 /// A socket whose written bytes are counted.
-pub struct Counted<S> {
+struct Counted<S> {
     socket: S,
     meter: Arc<Meter>,
-}
-
-impl<S> Counted<S> {
-    pub fn new(socket: S, meter: Arc<Meter>) -> Self {
-        Self { socket, meter }
-    }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
