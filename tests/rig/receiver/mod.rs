@@ -111,6 +111,8 @@ struct State {
     /// Until when it is away because of a restart.
     away_until: Option<Instant>,
     is_listening: bool,
+    /// How often it had restarted when it last began to listen.
+    listens_since: u64,
     is_over: bool,
 }
 
@@ -152,7 +154,7 @@ impl Receiver {
             Kind::Udp | Kind::UnixDatagram => datagram::serve(&serving),
             _ => door::serve(&serving),
         });
-        shared.wait_until("it listens", |state| state.is_listening);
+        shared.wait_until("it listens", State::listens);
         Self { _life: Arc::new(Life(Arc::clone(&shared))), shared }
     }
 
@@ -214,7 +216,7 @@ impl Receiver {
         state.away_until = None;
         drop(state);
         self.shared.changed.notify_all();
-        self.shared.wait_until("it listens", |state| state.is_listening);
+        self.shared.wait_until("it listens", State::listens);
     }
 
     /// Resets every connection, and is away for so long, or until [`Receiver::mend`].
@@ -304,6 +306,11 @@ impl State {
 
     fn ends(&self) -> Vec<How> {
         self.connections.iter().filter_map(|connection| connection.end.clone()).collect()
+    }
+
+    /// Whether it does since the last restart.
+    fn listens(&self) -> bool {
+        self.is_listening && self.listens_since == self.restarts
     }
 
     fn may_listen(&self, now: Instant) -> bool {
