@@ -46,9 +46,14 @@ pub fn serve(shared: &Arc<Shared>) {
     let mut bytes = vec![0; MOST];
     while shared.may_listen() {
         let socket = Socket::open(shared).unwrap();
-        shared.lock().is_listening = true;
+        let restarts = {
+            let mut state = shared.lock();
+            state.is_listening = true;
+            state.listens_since = state.restarts;
+            state.restarts
+        };
         shared.changed.notify_all();
-        while may_go_on(shared) {
+        while may_go_on(shared, restarts) {
             // A datagram that never came is the sender's business.
             if let Ok(length) = socket.receive(&mut bytes) {
                 take(shared, &bytes[..length]);
@@ -57,9 +62,9 @@ pub fn serve(shared: &Arc<Shared>) {
     }
 }
 
-fn may_go_on(shared: &Shared) -> bool {
+fn may_go_on(shared: &Shared, restarts: u64) -> bool {
     let state = shared.lock();
-    state.may_listen(Instant::now()) && !state.is_over
+    state.may_listen(Instant::now()) && state.restarts == restarts && !state.is_over
 }
 
 fn take(shared: &Shared, message: &[u8]) {
@@ -70,7 +75,7 @@ fn take(shared: &Shared, message: &[u8]) {
     if let Err(text) = judged {
         return shared.violation(0, &text);
     }
-    let fault = shared.lock().fault(0, message);
+    let fault = shared.lock().fault(0, message, true);
     match fault {
         None => {}
         Some(Fault::Freeze) => wait(shared, PATIENCE),

@@ -147,6 +147,7 @@ pub fn serve(shared: &Arc<Shared>) {
             continue;
         }
         state.is_listening = true;
+        state.listens_since = state.restarts;
         let restarts = state.restarts;
         drop(state);
         shared.changed.notify_all();

@@ -50,6 +50,8 @@ pub struct Link {
     buffer: Vec<u8>,
     /// How many bytes at the buffer's beginning are done with.
     done: usize,
+    /// How many bytes were handed over and are not yet taken.
+    elsewhere: usize,
     mode: Mode,
     /// A pause before each reading, until the receiver is mended more often than that.
     slow: Option<(Duration, u64)>,
@@ -79,6 +81,7 @@ impl Link {
             stream,
             buffer: Vec::new(),
             done: 0,
+            elsewhere: 0,
             mode: Mode::Usual,
             slow: None,
             restarts,
@@ -131,6 +134,23 @@ impl Link {
         self.done += bytes;
     }
 
+    /// The rest, for somebody else to keep until it [`took`](Self::took) it.
+    pub fn hand_over(&mut self) -> &[u8] {
+        let from = std::mem::replace(&mut self.done, self.buffer.len());
+        self.elsewhere += self.buffer.len() - from;
+        &self.buffer[from..]
+    }
+
+    /// So many of the bytes that were handed over are done with.
+    pub fn took(&mut self, bytes: usize) {
+        self.elsewhere -= bytes;
+    }
+
+    /// How many bytes were read and are not done with.
+    pub fn untaken(&self) -> usize {
+        self.rest().len() + self.elsewhere
+    }
+
     /// Whether answers still can be given.
     pub fn is_usual(&self) -> bool {
         self.mode == Mode::Usual
@@ -176,9 +196,8 @@ impl Link {
 
     /// What befalls the message that comes next.
     pub fn fault(&mut self, content: &[u8]) -> Option<Fault> {
-        let fault = self.shared.lock().fault(self.number, content);
-        // What reads only what is left has its fault already.
-        fault.filter(|_| self.is_usual())
+        let is_usual = self.is_usual();
+        self.shared.lock().fault(self.number, content, is_usual)
     }
 
     /// What every kind of stream makes of a fault; when it returns, the message is taken.
@@ -259,7 +278,7 @@ impl Link {
 
     /// The sender's end, which is this one between two messages.
     fn end(&self, between: How) -> How {
-        if self.rest().is_empty() { between } else { How::Torn(self.rest().len()) }
+        if self.untaken() == 0 { between } else { How::Torn(self.untaken()) }
     }
 
     fn broken(&self, err: &io::Error, is_handshaking: bool) -> How {

@@ -1,6 +1,7 @@
 //! What a strict receiver takes for a message.
 
 use super::Framing;
+use crate::strict_syslog::Message;
 
 /// Why it is refused, if it is.
 pub fn judge(message: &[u8], framing: Framing, most: usize) -> Result<(), String> {
@@ -15,8 +16,15 @@ pub fn judge(message: &[u8], framing: Framing, most: usize) -> Result<(), String
         |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
     match text.chars().find(|letter| is_line_end(*letter)) {
         Some(letter) if framing == Framing::Newline => Err(format!("{letter:?} in a message")),
+        _ if is_of_rfc_5424(message) => Message::parse(message).map(drop),
         _ => Ok(()),
     }
+}
+
+/// Whether it begins with a priority and the version.
+fn is_of_rfc_5424(message: &[u8]) -> bool {
+    let behind = message.iter().position(|byte| *byte == b'>');
+    message.starts_with(b"<") && behind.is_some_and(|at| message[at + 1..].starts_with(b"1 "))
 }
 
 /// Whether an octet count, or the end of a line, was left around a message without frames.

@@ -20,6 +20,7 @@ use rustls::ServerConfig;
 
 mod datagram;
 mod door;
+mod fault;
 mod link;
 mod message;
 pub mod peer;
@@ -28,6 +29,9 @@ mod stream;
 
 use door::Place;
 
+pub use crate::strict_syslog::Framing;
+pub use fault::{Connection, Fault, How, Seen};
+
 /// How long anything may take that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -35,7 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Options {
     pub kind: Kind,
-    /// Of the kinds that are streams without RELP; of the others, how the messages were made.
+    /// Of the kinds that are streams without RELP. Of the others, how the messages were made: with
+    /// `Newline` no message may have a control character.
     pub framing: Framing,
     /// `SO_RCVBUF` in bytes, of which the kernel makes the double; its default unless set.
     pub receive_buffer: Option<usize>,
@@ -87,101 +92,6 @@ impl Kind {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// RFC 6587, 3.4.1.
-    OctetCounted,
-    /// RFC 6587, 3.4.2, and no control character in a message.
-    Newline,
-}
-
-/// What is known when a message is about to be taken.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    /// Counts the connections, from 0. Of a kind without connections: 0.
-    pub connection: usize,
-    /// Counts the messages that came, taken or not, over all connections, from 0: who decides by it
-    /// decides once.
-    pub message: usize,
-    /// The same, of this connection.
-    pub on_connection: usize,
-    /// How many messages were taken so far, over all connections.
-    pub taken: usize,
-    /// The message itself.
-    pub content: Vec<u8>,
-}
-
-/// What befalls the message that is about to be taken, and its connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Resets the connection. The message is not taken, nor what is behind it.
-    Reset,
-    /// Takes this and every whole message of what its kernel has by now; then resets.
-    ResetAfterDraining,
-    /// Ends the connection, with a `close_notify` where there is TLS. The message is not taken. What
-    /// is unread has the kernel reset it.
-    Close,
-    /// Ends its own sending, and takes everything until the sender's end, or 2 s of silence. With
-    /// RELP, nothing is acknowledged any more.
-    FinishReading,
-    /// From now on pauses before each reading of at most 256 bytes. The message is taken.
-    Slow(Duration),
-    /// Reads nothing and answers nothing until [`Receiver::mend`]; then the message is taken.
-    Freeze,
-    /// Resets every connection, and is not there for so long. The message is not taken.
-    Restart(Duration),
-    /// RELP: takes the message, and ends the connection; what waits is not acknowledged.
-    LoseAck,
-    /// RELP: refuses the message with this code and text.
-    RefuseMessage(u16, String),
-    /// RELP: sends `serverclose`, and ends the connection. The message is not taken.
-    ServerClose,
-    /// RELP, only when a connection comes: refuses the `open` with this text.
-    RefuseOpen(String),
-    /// Answers this, and takes nothing more of this connection.
-    Garbage(Vec<u8>),
-}
-
-/// How a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum How {
-    /// By the sender, where it may: between two messages, after `close_notify` where there is TLS,
-    /// and after an answered `close` where it is RELP.
-    Orderly,
-    /// By the sender, between two messages, without what belongs before it.
-    Abrupt,
-    /// By the sender, within a message of which so many bytes had come.
-    Torn(usize),
-    /// By a reset from the sender.
-    Reset,
-    /// There was no agreement about TLS, or it was broken.
-    Tls(String),
-    /// By the receiver, because of a violation.
-    Refused(String),
-    /// By a fault: a reset.
-    WasReset,
-    /// By a fault: an end of the receiver's own.
-    WasClosed,
-    /// The test was over.
-    Over,
-}
-
-/// What is known of one connection.
-#[derive(Clone, Debug, Default)]
-pub struct Connection {
-    /// Bytes that the application read from its kernel, decrypted.
-    pub read: usize,
-    /// The messages that came, and those of them that were taken.
-    pub arrived: usize,
-    pub messages: usize,
-    /// The bytes of these, with their frames.
-    pub taken: usize,
-    /// RELP: the messages acknowledged.
-    pub acknowledged: usize,
-    /// None as long as it is open.
-    pub end: Option<How>,
-}
-
 type Script = Box<dyn FnMut(&Seen) -> Option<Fault> + Send>;
 type DoorScript = Box<dyn FnMut(usize) -> Option<Fault> + Send>;
 
@@ -201,6 +111,8 @@ struct State {
     /// Until when it is away because of a restart.
     away_until: Option<Instant>,
     is_listening: bool,
+    /// How often it had restarted when it last began to listen.
+    listens_since: u64,
     is_over: bool,
 }
 
@@ -242,7 +154,7 @@ impl Receiver {
             Kind::Udp | Kind::UnixDatagram => datagram::serve(&serving),
             _ => door::serve(&serving),
         });
-        shared.wait_until("it listens", |state| state.is_listening);
+        shared.wait_until("it listens", State::listens);
         Self { _life: Arc::new(Life(Arc::clone(&shared))), shared }
     }
 
@@ -304,7 +216,7 @@ impl Receiver {
         state.away_until = None;
         drop(state);
         self.shared.changed.notify_all();
-        self.shared.wait_until("it listens", |state| state.is_listening);
+        self.shared.wait_until("it listens", State::listens);
     }
 
     /// Resets every connection, and is away for so long, or until [`Receiver::mend`].
@@ -372,15 +284,15 @@ impl Receiver {
 }
 
 impl State {
-    /// What befalls a message that has come.
-    fn fault(&mut self, connection: usize, content: &[u8]) -> Option<Fault> {
+    /// What befalls a message that has come. Nothing does where the connection has its fault already.
+    fn fault(&mut self, connection: usize, content: &[u8], is_usual: bool) -> Option<Fault> {
         let message = self.arrived;
         self.arrived += 1;
         let counts = &mut self.connections[connection];
         let on_connection = counts.arrived;
         counts.arrived += 1;
         let (taken, content) = (self.messages.len(), content.to_vec());
-        let script = self.script.as_mut()?;
+        let script = self.script.as_mut().filter(|_| is_usual)?;
         script(&Seen { connection, message, on_connection, taken, content })
     }
 
@@ -394,6 +306,11 @@ impl State {
 
     fn ends(&self) -> Vec<How> {
         self.connections.iter().filter_map(|connection| connection.end.clone()).collect()
+    }
+
+    /// Whether it does since the last restart.
+    fn listens(&self) -> bool {
+        self.is_listening && self.listens_since == self.restarts
     }
 
     fn may_listen(&self, now: Instant) -> bool {
