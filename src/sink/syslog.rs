@@ -240,7 +240,11 @@ impl SyslogSink {
             open.line.wire().is_some_and(|wire| Arc::ptr_eq(wire.meter(), proof.meter()))
         };
         let Some(open) = held.take_if(is_it) else {
-            return trouble(address, &err, proof.is_begun());
+            // Whoever has taken it away has heard what there was to hear.
+            return match &self.breaks().1 {
+                Some(why @ DeliveryError::Blocked { .. }) => the_same(why),
+                _ => trouble(address, &err, proof.is_begun()),
+            };
         };
         let words = if tls::fault(&err).is_none() { open.line.last_words().await } else { None };
         let wrong = trouble(address, &words.unwrap_or(err), proof.is_begun());
