@@ -167,6 +167,9 @@ impl Session {
             if read == Some(0) {
                 return Err(closed());
             }
+            // librelp writes each answer by itself, and Nagle's algorithm holds the next one back until
+            // this one is confirmed.
+            self.wire.confirm();
             if read.is_some() && self.take_answers(flight)? {
                 deadline = Instant::now() + patience;
             }

@@ -80,6 +80,11 @@ impl Wire {
         self.meter.probe.peer()
     }
 
+    /// Has the other side know at once what has come of what it said.
+    pub fn confirm(&self) {
+        self.meter.probe.confirm();
+    }
+
     /// Writes all of it; without any progress for so long, it fails.
     pub async fn write_all(&mut self, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
         while !bytes.is_empty() {
