@@ -25,6 +25,7 @@ pub mod http;
 mod route;
 pub mod sentinel;
 pub mod splunk;
+pub mod syslog;
 pub mod webhook;
 
 pub use route::Route;
@@ -44,6 +45,8 @@ pub enum Config {
     Sentinel(sentinel::Config),
     /// Objects of Splunk's HTTP Event Collector.
     Splunk(splunk::Config),
+    /// Messages to a syslog receiver.
+    Syslog(syslog::Config),
     /// Requests to a URL.
     Webhook(webhook::Config),
 }
@@ -56,6 +59,7 @@ impl Config {
             Self::Elastic(config) => Box::new(elastic::ElasticSink::new(config.clone())),
             Self::Sentinel(config) => Box::new(sentinel::SentinelSink::new(config)),
             Self::Splunk(config) => Box::new(splunk::SplunkSink::new(config.clone())),
+            Self::Syslog(config) => Box::new(syslog::SyslogSink::new(config)),
             Self::Webhook(config) => Box::new(webhook::WebhookSink::new(config.clone())),
         }
     }
@@ -72,6 +76,7 @@ impl Config {
             Self::Elastic(config) => config.delivery(),
             Self::Sentinel(config) => config.delivery(),
             Self::Splunk(config) => config.delivery(),
+            Self::Syslog(config) => config.delivery(),
             Self::Webhook(config) => config.delivery(),
         }
     }
@@ -83,6 +88,7 @@ impl Config {
             Self::Elastic(config) => config.from,
             Self::Sentinel(config) => config.from,
             Self::Splunk(config) => config.from,
+            Self::Syslog(config) => config.from,
             Self::Webhook(config) => config.from,
         }
     }
@@ -94,6 +100,7 @@ impl Config {
             Self::Elastic(_) => "elastic",
             Self::Sentinel(_) => "sentinel",
             Self::Splunk(_) => "splunk",
+            Self::Syslog(_) => "syslog",
             Self::Webhook(_) => "webhook",
         }
     }
@@ -102,7 +109,7 @@ impl Config {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(config) => Some(&config.path),
-            Self::Elastic(_) | Self::Sentinel(_) | Self::Splunk(_) | Self::Webhook(_) => None,
+            _ => None,
         }
     }
 
@@ -113,6 +120,7 @@ impl Config {
             Self::Elastic(config) => &config.route,
             Self::Sentinel(config) => &config.route,
             Self::Splunk(config) => &config.route,
+            Self::Syslog(config) => &config.route,
             Self::Webhook(config) => &config.route,
         }
     }
@@ -124,6 +132,7 @@ impl Config {
             Self::Elastic(config) => config.secrets(),
             Self::Sentinel(config) => config.secrets(),
             Self::Splunk(config) => config.secrets(),
+            Self::Syslog(config) => config.secrets(),
             Self::Webhook(config) => config.secrets(),
         }
     }
@@ -135,6 +144,7 @@ impl Config {
             Self::Elastic(config) => config.check(),
             Self::Sentinel(config) => config.check(),
             Self::Splunk(config) => config.check(),
+            Self::Syslog(config) => config.check(),
             Self::Webhook(config) => config.check(),
         }
     }
@@ -150,6 +160,7 @@ impl Config {
             Self::Elastic(config) => config.examine(),
             Self::Sentinel(config) => config.examine(),
             Self::Splunk(config) => config.examine(),
+            Self::Syslog(config) => config.examine(),
             Self::Webhook(config) => config.examine(),
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-pub use imp::{Local, Probe, local, watch_over};
+pub use imp::{Datagrams, Local, Probe, local, watch_over};
 
 /// What can be seen of the other side without reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +100,13 @@ mod imp {
         Ok(())
     }
 
+    /// A socket that keeps the borders of messages, as `/dev/log` does.
+    pub type Datagrams = UnixDatagram;
+
     /// A socket of this machine.
     pub enum Local {
-        /// It keeps the borders of messages, as `/dev/log` does.
-        Datagram(UnixDatagram),
+        /// It keeps the borders of messages.
+        Datagram(Datagrams),
         /// It is a stream.
         Stream(UnixStream),
     }
@@ -162,10 +165,13 @@ mod imp {
         Ok(())
     }
 
+    /// A socket that keeps the borders of messages.
+    pub type Datagrams = UdpSocket;
+
     /// A socket of this machine: there is none here, and these are never made.
     pub enum Local {
         /// It keeps the borders of messages.
-        Datagram(UdpSocket),
+        Datagram(Datagrams),
         /// It is a stream.
         Stream(TcpStream),
     }

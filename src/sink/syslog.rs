@@ -1,0 +1,323 @@
+//! The syslog sink: an event is one message, to a receiver over RELP, TLS, TCP, a local socket or UDP.
+//!
+//! Promises that nothing counts as delivered before there is proof of it: RELP's acknowledgement; over
+//! TCP and TLS, which have none, that the receiver's kernel has it; over a local socket, that its
+//! process has read it. What is not proven when a connection breaks is sent again. UDP promises
+//! nothing, and has to be asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tracing::{info, warn};
+
+use super::{Batch, DeliveryError, Receipt, Resumed, Sink, Unencodable, Upcoming, Verdict};
+use crate::encode::syslog::{Layout, encode};
+use crate::event::Event;
+use crate::position::Bookmark;
+
+mod address;
+mod config;
+mod connect;
+mod datagram;
+mod probe;
+mod relp;
+mod stream;
+mod wire;
+
+pub use address::{Address, Addresses, Place, Transport};
+pub use config::{Config, ENTERPRISE};
+
+use connect::{How, Line, connect, trouble};
+use stream::Proof;
+use wire::Meter;
+
+/// Sends to the first of its addresses that takes messages.
+pub struct SyslogSink {
+    config: Config,
+    addresses: Vec<Address>,
+    layout: Layout,
+    /// Read at the first use, and again after a block.
+    tls: Mutex<Option<TlsConnector>>,
+    open: Mutex<Option<Open>>,
+    /// How often a connection broke: what was to be sent on it behind what is lost waits its turn.
+    breaks: AtomicU64,
+    /// The next batch goes over a new connection.
+    is_over: AtomicBool,
+    /// The address that was told of.
+    told: std::sync::Mutex<Option<Address>>,
+    has_warned: bool,
+}
+
+/// A connection, and where it goes.
+struct Open {
+    line: Line,
+    address: Address,
+}
+
+/// What became of a batch: how many of its events, from the first on, have arrived, and what was wrong.
+struct Arrived {
+    events: usize,
+    wrong: Option<DeliveryError>,
+}
+
+impl SyslogSink {
+    /// A sink that has opened nothing yet.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            addresses: config.address.sound(),
+            layout: config.layout(),
+            config: config.clone(),
+            tls: Mutex::default(),
+            open: Mutex::default(),
+            breaks: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+            told: std::sync::Mutex::default(),
+            has_warned: false,
+        }
+    }
+
+    /// The connection that is there, if it is still good; else a new one.
+    async fn ready<'a>(
+        &self,
+        held: &'a mut MutexGuard<'_, Option<Open>>,
+    ) -> Result<&'a mut Open, DeliveryError> {
+        if let Some(mut open) = held.take() {
+            let age = open.line.wire().map(wire::Wire::age);
+            let is_old =
+                age.zip(self.config.rebind_every).is_some_and(|(age, most)| age >= most.duration());
+            let is_over = self.is_over.swap(false, Ordering::SeqCst) || is_old;
+            if open.line.is_closed().await {
+                drop(open);
+            } else if is_over {
+                open.line.end().await;
+            } else {
+                **held = Some(open);
+            }
+        }
+        if held.is_none() {
+            **held = Some(self.connect().await?);
+        }
+        Ok(held.as_mut().expect("there is one now"))
+    }
+
+    /// Connects to the first address that takes messages.
+    async fn connect(&self) -> Result<Open, DeliveryError> {
+        let mut failed: Option<DeliveryError> = None;
+        for address in &self.addresses {
+            match self.connect_to(address).await {
+                Ok(line) => {
+                    self.tell(address);
+                    return Ok(Open { line, address: address.clone() });
+                }
+                Err(err) => failed = Some(both(failed.take(), err)),
+            }
+        }
+        let none = || DeliveryError::blocked("`address` is missing", None);
+        let failed = failed.unwrap_or_else(none);
+        if matches!(failed, DeliveryError::Blocked { .. }) {
+            *self.tls.lock().await = None;
+        }
+        Err(failed)
+    }
+
+    async fn connect_to(&self, address: &Address) -> Result<Line, DeliveryError> {
+        let tls = if address.transport.is_tls() { Some(self.tls().await?) } else { None };
+        let server_name = self.config.server_name(address);
+        let patience = self.config.patience();
+        connect(address, &How { tls: tls.as_ref(), server_name, patience }).await
+    }
+
+    async fn tls(&self) -> Result<TlsConnector, DeliveryError> {
+        let mut held = self.tls.lock().await;
+        if let Some(tls) = &*held {
+            return Ok(tls.clone());
+        }
+        let config = self.config.clone();
+        let read = tokio::task::spawn_blocking(move || config.tls()).await;
+        let read = read.map_err(DeliveryError::passing)??;
+        let unset = || DeliveryError::blocked("no address of this sink is within TLS", None);
+        let tls = TlsConnector::from(Arc::new(read.ok_or_else(unset)?));
+        Ok(held.insert(tls).clone())
+    }
+
+    /// Says where the messages go, when that is not where they went before.
+    fn tell(&self, address: &Address) {
+        let mut told = self.told.lock().expect("nobody panics with it");
+        if told.as_ref() != Some(address) {
+            info!(address = %address, "Connected.");
+            *told = Some(address.clone());
+        }
+    }
+
+    async fn send(&self, batch: &Batch) -> Result<Receipt, DeliveryError> {
+        let breaks = self.breaks.load(Ordering::SeqCst);
+        let mut held = self.open.lock().await;
+        if self.breaks.load(Ordering::SeqCst) != breaks {
+            // In its order: what was lost comes first.
+            return Err(DeliveryError::passing("the connection broke before it was its turn"));
+        }
+        let open = self.ready(&mut held).await?;
+        let (address, patience) = (open.address.clone(), self.config.patience());
+        match &mut open.line {
+            Line::Stream(line) => {
+                let (proof, written) = line.write(batch, patience).await;
+                if written.is_err() {
+                    self.breaks.fetch_add(1, Ordering::SeqCst);
+                }
+                // Meanwhile the next batch is written.
+                let broken = if written.is_err() { held.take() } else { None };
+                drop(held);
+                let arrived = self.prove(&proof, written, broken, &address).await;
+                Self::receipt(batch, arrived)
+            }
+            Line::Relp(session) => {
+                let outcome = session.send(batch, self.layout.framing, patience).await;
+                let broken = outcome.broken.as_ref();
+                let wrong = broken.map(|err| trouble(&address, err, outcome.is_ambiguous));
+                if wrong.is_some() {
+                    self.breaks.fetch_add(1, Ordering::SeqCst);
+                    *held = None;
+                }
+                acknowledged(outcome, wrong)
+            }
+            Line::Datagram(line) => {
+                let (events, sent) = line.send(batch, self.layout.framing, patience).await;
+                let wrong = sent.err().map(|err| trouble(&address, &err, true));
+                if wrong.is_some() {
+                    *held = None;
+                }
+                Self::receipt(batch, Arrived { events, wrong })
+            }
+        }
+    }
+
+    /// Waits for the proof that what was written has arrived.
+    async fn prove(
+        &self,
+        proof: &Proof,
+        written: std::io::Result<()>,
+        broken: Option<Open>,
+        address: &Address,
+    ) -> Arrived {
+        let (events, arrived) = proof.wait(self.config.patience()).await;
+        let Some(err) = written.err().or(arrived.err()) else {
+            return Arrived { events, wrong: None };
+        };
+        let broken = match broken {
+            Some(open) => Some(open),
+            None => self.take_broken(proof.meter()).await,
+        };
+        let words = match broken {
+            Some(open) => open.line.last_words().await,
+            None => None,
+        };
+        let wrong = trouble(address, &words.unwrap_or(err), proof.is_begun());
+        Arrived { events, wrong: Some(wrong) }
+    }
+
+    /// Takes the connection out of use, unless another has taken its place.
+    async fn take_broken(&self, meter: &Arc<Meter>) -> Option<Open> {
+        let mut held = self.open.lock().await;
+        let is_it =
+            |open: &mut Open| open.line.wire().is_some_and(|wire| Arc::ptr_eq(wire.meter(), meter));
+        let open = held.take_if(is_it);
+        if open.is_some() {
+            self.breaks.fetch_add(1, Ordering::SeqCst);
+        }
+        open
+    }
+
+    fn receipt(batch: &Batch, arrived: Arrived) -> Result<Receipt, DeliveryError> {
+        let Some(wrong) = arrived.wrong else { return Ok(Receipt::default()) };
+        if arrived.events == 0 {
+            return Err(wrong);
+        }
+        let reason = wrong.to_string();
+        let is_ambiguous = wrong.is_ambiguous();
+        let retry = || Verdict::Retry { reason: reason.clone() };
+        let verdict = |at| if at < arrived.events { Verdict::Accepted } else { retry() };
+        let verdicts = (0..batch.ends.len()).map(verdict).collect();
+        Ok(Receipt { verdicts: Some(verdicts), is_ambiguous, bookmark: None })
+    }
+}
+
+/// What a session of RELP has come to.
+fn acknowledged(
+    outcome: relp::Outcome,
+    wrong: Option<DeliveryError>,
+) -> Result<Receipt, DeliveryError> {
+    let is_accepted = |verdict: &Option<Verdict>| matches!(verdict, Some(Verdict::Accepted));
+    let has_any = outcome.verdicts.iter().any(Option::is_some);
+    match wrong {
+        Some(wrong) if !has_any => Err(wrong),
+        None if outcome.verdicts.iter().all(is_accepted) => Ok(Receipt::default()),
+        wrong => {
+            let reason = wrong.map_or_else(String::new, |wrong| wrong.to_string());
+            let retry = || Verdict::Retry { reason: reason.clone() };
+            let verdicts = outcome.verdicts.into_iter().map(|found| found.unwrap_or_else(retry));
+            let is_ambiguous = outcome.is_ambiguous;
+            Ok(Receipt { verdicts: Some(verdicts.collect()), is_ambiguous, bookmark: None })
+        }
+    }
+}
+
+/// The trouble with another address too: what passes by itself is not blocked.
+fn both(first: Option<DeliveryError>, second: DeliveryError) -> DeliveryError {
+    let Some(first) = first else { return second };
+    let text = format!("{first}; {second}");
+    match (first, second) {
+        (DeliveryError::Blocked { hint, .. }, DeliveryError::Blocked { .. }) => {
+            DeliveryError::blocked(text, hint)
+        }
+        _ => DeliveryError::passing(text),
+    }
+}
+
+#[async_trait]
+impl Sink for SyslogSink {
+    async fn probe(&self) -> Result<String, DeliveryError> {
+        probe::probe(self).await
+    }
+
+    async fn resume(
+        &mut self,
+        _bookmark: Option<&Bookmark>,
+        _upcoming: &mut dyn Upcoming,
+    ) -> Result<Resumed, DeliveryError> {
+        if self.config.lossy && !std::mem::replace(&mut self.has_warned, true) {
+            warn!("Delivery over UDP is lossy: what is sent counts as delivered.");
+        }
+        if self.addresses.iter().any(|address| address.transport.is_tls()) {
+            self.tls().await?;
+        }
+        Ok(Resumed { adopted: 0, bookmark: None })
+    }
+
+    fn encode(&self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<(), Unencodable> {
+        encode(event, &self.layout, out).map_err(|err| Unencodable { reason: err.to_string() })
+    }
+
+    async fn deliver(&self, batch: &Arc<Batch>) -> Result<Receipt, DeliveryError> {
+        self.send(batch).await
+    }
+
+    async fn reopen(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        *self.tls.lock().await = None;
+    }
+
+    async fn close(&self, in_a_hurry: bool) {
+        const HURRY: Duration = Duration::from_millis(500);
+        let Some(open) = self.open.lock().await.take() else { return };
+        if in_a_hurry {
+            let _ = timeout(HURRY, open.line.end()).await;
+        } else {
+            open.line.end().await;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Makes a connection to one address, and says why there is none.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::address::{Address, Place, Transport};
+use super::datagram;
+use super::relp::{NotOpened, Session};
+use super::stream;
+use super::wire::{Counted, Meter, Wire};
+use crate::sink::DeliveryError;
+use crate::sys::socket::{self, Local, Probe, Watch, watch_over};
+use crate::{secret, tls};
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The kernel takes no more than about this that the receiver's has not: less to send again.
+const SEND_BUFFER: usize = 256 << 10;
+
+/// What messages are written to.
+pub enum Line {
+    /// What arrives is found out by asking the kernel.
+    Stream(stream::Line),
+    /// What arrives is acknowledged.
+    Relp(Box<Session>),
+    /// Message for message.
+    Datagram(datagram::Line),
+}
+
+/// How a connection is made.
+pub struct How<'a> {
+    /// For the transports within TLS.
+    pub tls: Option<&'a TlsConnector>,
+    /// The name that the receiver must prove to have.
+    pub server_name: Option<ServerName<'static>>,
+    /// How long it may make no progress.
+    pub patience: Duration,
+}
+
+impl Line {
+    /// True when the other side has said that it is going, or is gone.
+    pub async fn is_closed(&mut self) -> bool {
+        match self {
+            Self::Stream(line) => line.is_closed().await,
+            Self::Relp(session) => session.is_closed().await,
+            Self::Datagram(_) => false,
+        }
+    }
+
+    /// The connection below it, if there is one.
+    pub fn wire(&self) -> Option<&Wire> {
+        match self {
+            Self::Stream(line) => Some(line.wire()),
+            Self::Relp(session) => Some(session.wire()),
+            Self::Datagram(_) => None,
+        }
+    }
+
+    /// Ends it in an orderly way, but does not wait for long.
+    pub async fn end(self) {
+        match self {
+            Self::Stream(line) => line.into_wire().end().await,
+            Self::Relp(session) => session.end().await,
+            Self::Datagram(_) => {}
+        }
+    }
+
+    /// What the other side said at the end.
+    pub async fn last_words(self) -> Option<io::Error> {
+        match self {
+            Self::Stream(line) => line.into_wire().last_words().await,
+            Self::Relp(session) => session.into_wire().last_words().await,
+            Self::Datagram(_) => None,
+        }
+    }
+}
+
+/// Connects to one address, and greets where the protocol has it.
+///
+/// # Errors
+/// [`DeliveryError::Blocked`] where somebody must act, else [`DeliveryError::Retry`].
+pub async fn connect(address: &Address, how: &How<'_>) -> Result<Line, DeliveryError> {
+    let failed = |err: io::Error| trouble(address, &err, false);
+    match (&address.place, address.transport) {
+        (Place::Path(path), _) => match socket::local(path).await.map_err(failed)? {
+            Local::Datagram(socket) => {
+                datagram::Line::local(socket, path).map(Line::Datagram).map_err(failed)
+            }
+            Local::Stream(socket) => {
+                let meter = Arc::new(Meter::of(Probe::of(&socket).map_err(failed)?));
+                let wire = Wire::new(Counted::new(socket, Arc::clone(&meter)), meter);
+                Ok(Line::Stream(stream::Line::new(wire)))
+            }
+        },
+        (Place::Host { host, port }, Transport::Udp) => {
+            let to = look_up(host, *port).await.map_err(failed)?[0];
+            datagram::Line::udp(to).await.map(Line::Datagram).map_err(failed)
+        }
+        (Place::Host { host, port }, transport) => {
+            let socket = over_tcp(host, *port, how.patience).await.map_err(failed)?;
+            let wire = wire(socket, transport, how).await.map_err(failed)?;
+            match transport {
+                Transport::Relp | Transport::Relps => greet(address, wire, how.patience).await,
+                _ => Ok(Line::Stream(stream::Line::new(wire))),
+            }
+        }
+    }
+}
+
+async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let failed = |reason: &str| {
+        let text =
+            format!("look up `{host}`: {reason} (check the name, and this machine's name servers)");
+        io::Error::other(text)
+    };
+    let found = timeout(CONNECT, tokio::net::lookup_host((host, port))).await;
+    let found = found.map_err(|_| failed("no answer of the name servers"))?;
+    let found: Vec<_> = found.map_err(|err| failed(&err.to_string()))?.collect();
+    if found.is_empty() { Err(failed("it has no address")) } else { Ok(found) }
+}
+
+async fn over_tcp(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
+    let within = CONNECT.min(patience);
+    let mut last = None;
+    for to in look_up(host, port).await? {
+        match timeout(within, TcpStream::connect(to)).await {
+            Ok(Ok(socket)) => {
+                socket.set_nodelay(true)?;
+                watch_over(&socket, Watch { patience, send_buffer: SEND_BUFFER })?;
+                return Ok(socket);
+            }
+            Ok(Err(err)) => last = Some(err),
+            Err(_) => {
+                let text = format!("no connection within {} s", within.as_secs_f32());
+                last = Some(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+        }
+    }
+    Err(last.expect("a name that is found has an address"))
+}
+
+async fn wire(socket: TcpStream, transport: Transport, how: &How<'_>) -> io::Result<Wire> {
+    let meter = Arc::new(Meter::of(Probe::of(&socket)?));
+    let counted = Counted::new(socket, Arc::clone(&meter));
+    if !transport.is_tls() {
+        return Ok(Wire::new(counted, meter));
+    }
+    let setup = || io::Error::other("TLS is not set up for this address");
+    let tls = how.tls.ok_or_else(setup)?;
+    let name = how.server_name.clone().ok_or_else(setup)?;
+    let within = CONNECT.min(how.patience);
+    let secured = timeout(within, tls.connect(name, counted)).await.unwrap_or_else(|_| {
+        let text = format!("no TLS within {} s", within.as_secs_f32());
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+    })?;
+    Ok(Wire::new(secured, meter))
+}
+
+async fn greet(address: &Address, wire: Wire, patience: Duration) -> Result<Line, DeliveryError> {
+    let session = Session::open(wire, patience).await;
+    session.map(|session| Line::Relp(Box::new(session))).map_err(|err| match err {
+        NotOpened::Refused(text) => DeliveryError::blocked(
+            format!("open a session at `{address}`: {}", secret::redact(&text)),
+            "is it RELP that listens there, such as rsyslog's imrelp?".to_owned(),
+        ),
+        NotOpened::Broken(err) => trouble(address, &err, false),
+    })
+}
+
+/// What the courier is to do when a connection fails.
+pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> DeliveryError {
+    let text = secret::redact(&err.to_string());
+    let text = format!("deliver to `{address}`: {text}");
+    if let Some(hint) = tls::fault(err).and_then(hint) {
+        return DeliveryError::blocked(text, hint.to_owned());
+    }
+    let hint = match err.kind() {
+        io::ErrorKind::ConnectionRefused => " (does the receiver run, and listen on this port?)",
+        io::ErrorKind::NotFound => " (does the receiver run?)",
+        _ => "",
+    };
+    DeliveryError::Retry { after: None, source: format!("{text}{hint}").into(), is_ambiguous }
+}
+
+/// What to do about a fault of TLS that does not pass by itself.
+fn hint(fault: &rustls::Error) -> Option<&'static str> {
+    use rustls::{AlertDescription as Alert, Error};
+    match fault {
+        Error::AlertReceived(
+            Alert::CloseNotify
+            | Alert::InternalError
+            | Alert::UserCanceled
+            | Alert::NoRenegotiation,
+        ) => None,
+        Error::AlertReceived(
+            Alert::AccessDenied
+            | Alert::BadCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateRequired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::DecryptError
+            | Alert::HandshakeFailure
+            | Alert::UnknownCA
+            | Alert::UnsupportedCertificate,
+        ) => Some(
+            "the receiver refuses our certificate, or asks for one: name it in `client_certificate`",
+        ),
+        Error::InvalidMessage(_) | Error::InappropriateMessage { .. } => {
+            Some("is it TLS that listens there? else say `tcp://` or `relp://`")
+        }
+        Error::InvalidCertificate(_) => Some(
+            "check this machine's clock; name a private CA in `ca_file`, and another name of the \
+             receiver in `server_name`",
+        ),
+        Error::General(text) if text.contains("fingerprints") => {
+            Some("if that is the receiver's new certificate, add it to `fingerprints`")
+        }
+        _ => Some("compare the TLS settings of both sides: this daemon speaks TLS 1.2 and 1.3"),
+    }
+}

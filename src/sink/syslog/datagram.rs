@@ -1,0 +1,114 @@
+//! Messages in datagrams: UDP, or a socket such as `/dev/log`.
+//!
+//! UDP promises nothing, and is only used by who has asked for that. A local socket's datagram counts
+//! as delivered when the process behind it has read it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use super::wire::Meter;
+use crate::encode::syslog::{Framing, messages};
+use crate::sink::Batch;
+use crate::sys;
+use crate::sys::socket::{self, Datagrams, Probe};
+
+/// A socket that sends to one receiver.
+pub enum Line {
+    /// Over the network.
+    Udp(UdpSocket),
+    /// To another process of this machine.
+    Local(Local),
+}
+
+/// A socket to the process that has bound a path.
+pub struct Local {
+    socket: Datagrams,
+    meter: Meter,
+    path: PathBuf,
+    bound: Bound,
+}
+
+/// What tells one binding of a path from another.
+type Bound = ((u64, u64), Option<SystemTime>);
+
+fn bound(path: &Path) -> io::Result<Bound> {
+    let found = std::fs::metadata(path)?;
+    Ok((sys::inode(&found), found.modified().ok()))
+}
+
+impl Local {
+    /// When its process dies, the kernel throws away what that has not read, and says nothing of it:
+    /// an empty queue is proof only while the same process is there.
+    async fn is_still_there(&self) -> io::Result<()> {
+        let gone = |_| io::Error::new(io::ErrorKind::ConnectionReset, "the receiver has ended");
+        let found = bound(&self.path).map_err(gone)?;
+        match socket::local(&self.path).await {
+            Ok(socket::Local::Datagram(_)) if found == self.bound => Ok(()),
+            _ => Err(gone(io::ErrorKind::NotFound.into())),
+        }
+    }
+}
+
+impl Line {
+    /// To a receiver over the network.
+    pub async fn udp(to: SocketAddr) -> io::Result<Self> {
+        let any: SocketAddr =
+            if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+        let socket = UdpSocket::bind(any).await?;
+        socket.connect(to).await?;
+        Ok(Self::Udp(socket))
+    }
+
+    /// To a process of this machine.
+    pub fn local(socket: Datagrams, path: &Path) -> io::Result<Self> {
+        let meter = Meter::of(Probe::of(&socket)?);
+        Ok(Self::Local(Local { socket, meter, path: path.to_owned(), bound: bound(path)? }))
+    }
+
+    /// Sends each message; says how many events have gone out whole, and why that is not all.
+    pub async fn send(
+        &self,
+        batch: &Batch,
+        framing: Framing,
+        patience: Duration,
+    ) -> (usize, io::Result<()>) {
+        for (sent, encoded) in batch.messages().enumerate() {
+            for message in messages(encoded, framing) {
+                if let Err(err) = self.send_one(message, patience).await {
+                    return (sent, Err(err));
+                }
+            }
+        }
+        let Self::Local(local) = self else { return (batch.ends.len(), Ok(())) };
+        let read = async {
+            local.meter.arrived(local.meter.written(), patience).await?;
+            local.is_still_there().await
+        };
+        // Of what was not read, nobody knows which messages it is.
+        match read.await {
+            Ok(()) => (batch.ends.len(), Ok(())),
+            Err(err) => (0, Err(err)),
+        }
+    }
+
+    async fn send_one(&self, message: &[u8], patience: Duration) -> io::Result<()> {
+        let sent = async {
+            match self {
+                Self::Udp(socket) => socket.send(message).await,
+                Self::Local(local) => {
+                    let sent = local.socket.send(message).await?;
+                    local.meter.count(sent);
+                    Ok(sent)
+                }
+            }
+        };
+        let text = || format!("no progress within {} s", patience.as_secs_f32());
+        let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, text()));
+        timeout(patience, sent).await.unwrap_or_else(late).map(drop)
+    }
+}

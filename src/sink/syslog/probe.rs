@@ -1,0 +1,58 @@
+//! `check --online`: each address is connected to, greeted where the protocol has it, and left again.
+
+use super::address::{Address, Transport};
+use super::connect::{Line, trouble};
+use super::{SyslogSink, both};
+use crate::sink::DeliveryError;
+
+/// Says what the sink will do.
+///
+/// # Errors
+/// What keeps it from all of its addresses.
+pub async fn probe(sink: &SyslogSink) -> Result<String, DeliveryError> {
+    let (mut told, mut failed, mut is_good) = (Vec::new(), None, false);
+    for address in &sink.addresses {
+        let tried = match sink.connect_to(address).await {
+            Ok(line) => shake_hands(address, line).await,
+            Err(err) => Err(err),
+        };
+        match tried {
+            Ok(text) => {
+                is_good = true;
+                told.push(text);
+            }
+            Err(err) => {
+                told.push(format!("not in use now: {err}"));
+                failed = Some(both(failed.take(), err));
+            }
+        }
+    }
+    match failed {
+        Some(failed) if !is_good => Err(failed),
+        _ => Ok(told.join("; ")),
+    }
+}
+
+/// Says what a connection shows of its receiver, and ends it.
+async fn shake_hands(address: &Address, mut line: Line) -> Result<String, DeliveryError> {
+    let says = match (&mut line, address.transport) {
+        (Line::Relp(_), _) => "opens a session and acknowledges every message",
+        (Line::Datagram(_), Transport::Udp) => {
+            "is sent datagrams, and nothing tells whether anybody takes them"
+        }
+        (Line::Datagram(_), _) => "takes datagrams",
+        (Line::Stream(stream), transport) => {
+            // Within TLS 1.3 a receiver refuses our certificate when the handshake is over for us; and
+            // one that does not know this machine closes at once.
+            if let Some(err) = stream.objection().await {
+                return Err(trouble(address, &err, false));
+            }
+            match transport {
+                Transport::Tls => "takes a stream, and its certificate is good",
+                _ => "takes a stream",
+            }
+        }
+    };
+    line.end().await;
+    Ok(format!("{address} {says}"))
+}
