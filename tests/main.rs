@@ -45,6 +45,10 @@ mod azure;
 #[path = "rig/hec/mod.rs"]
 mod hec;
 
+/// A simulated syslog receiver of any kind.
+#[path = "rig/receiver/mod.rs"]
+mod receiver;
+
 /// What a sink delivers to, of whatever kind.
 #[path = "rig/peer.rs"]
 mod peer;
@@ -81,6 +85,9 @@ mod sentinel;
 
 /// What the Splunk sink is tested against.
 mod splunk;
+
+/// What the syslog sink is tested against.
+mod syslog;
 
 /// A full disk stops the polling and nothing else, and all of it goes on when there is room.
 mod full_disk;

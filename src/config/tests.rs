@@ -164,5 +164,6 @@ mod secrets;
 mod sentinel;
 
 mod splunk;
+mod syslog;
 
 mod shipped;

@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::{WantsServerCert, WebPkiClientVerifier};
 use rustls::{ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 /// Signs certificates, and has its own in a file.
@@ -21,6 +22,40 @@ pub struct Authority {
 /// How a server proves who it is.
 pub struct Server {
     pub config: ServerConfig,
+    certificate: CertificateDer<'static>,
+}
+
+impl Server {
+    /// One that nobody vouches for but itself.
+    pub fn self_signed(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        let asks = ConfigBuilder::<ServerConfig, _>::with_no_client_auth;
+        Self::with(&key, certificate, asks)
+    }
+
+    /// Of its certificate, as `fingerprints` has it.
+    pub fn fingerprint(&self) -> String {
+        let digest = Sha256::digest(&self.certificate);
+        let digits: Vec<_> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256:{}", digits.concat())
+    }
+
+    fn with(
+        key: &KeyPair,
+        certificate: CertificateDer<'static>,
+        asks: impl FnOnce(
+            ConfigBuilder<ServerConfig, WantsVerifier>,
+        ) -> ConfigBuilder<ServerConfig, WantsServerCert>,
+    ) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider);
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        let config = asks(builder.with_safe_default_protocol_versions().unwrap())
+            .with_single_cert(vec![certificate.clone()], key.into());
+        Self { config: config.unwrap(), certificate }
+    }
 }
 
 impl Authority {
@@ -83,12 +118,6 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider);
-        let config = asks(builder.with_safe_default_protocol_versions().unwrap()).with_single_cert(
-            vec![certificate.der().clone()],
-            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-        );
-        Server { config: config.unwrap() }
+        Server::with(&key, certificate.der().clone(), asks)
     }
 }

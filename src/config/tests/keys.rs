@@ -79,7 +79,7 @@ fn an_unknown_kind_is_refused() {
     );
     given(format!("{SOURCE}[sinks.a.pigeon]")).is_refused(
         "`c.toml`: `sinks.a.pigeon`: unknown kind `pigeon`",
-        "known here: `file`, `elastic`, `sentinel`, `splunk`, `webhook`",
+        "known here: `file`, `elastic`, `sentinel`, `splunk`, `syslog`, `webhook`",
     );
 }
 

@@ -75,6 +75,10 @@ fn the_commented_default_shows_the_defaults() {
         token: Some(secret::Config::Credential("hec".into())),
         ..sink::splunk::Config::default()
     };
+    let syslog = sink::syslog::Config {
+        address: toml::Value::from("tls://siem.example.com:6514").try_into().unwrap(),
+        ..sink::syslog::Config::default()
+    };
     let webhook = sink::webhook::Config {
         url: sink::http::Address::from("https://hook.example.com/in".to_owned()),
         ..sink::webhook::Config::default()
@@ -87,6 +91,7 @@ fn the_commented_default_shows_the_defaults() {
             ("hook".into(), sink::Config::Webhook(webhook)),
             ("search".into(), sink::Config::Elastic(search)),
             ("sentinel".into(), sink::Config::Sentinel(sentinel)),
+            ("soc".into(), sink::Config::Syslog(syslog)),
         ]),
         ..Config::default()
     };
@@ -108,6 +113,7 @@ fn the_commented_default_names_every_key() {
         "sinks.search.elastic",
         "sinks.sentinel.sentinel",
         "sinks.hec.splunk",
+        "sinks.soc.syslog",
         "sinks.hook.webhook",
     ];
     for table in tables {

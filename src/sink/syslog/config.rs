@@ -132,6 +132,8 @@ impl Config {
                 .as_deref()
                 .is_some_and(|name| host(name).is_none())
                 .then_some(server_name),
+            (self.hostname.as_deref() == Some(""))
+                .then(|| Problem::at("hostname", "is empty").hint("name it, or leave it out")),
             (self.oversize == Oversize::Split && self.header != Header::Rfc5424).then_some(split),
             self.batch.check(),
         ];

@@ -158,7 +158,8 @@ async fn wire(socket: TcpStream, transport: Transport, how: &How<'_>) -> io::Res
     let name = how.server_name.clone().ok_or_else(setup)?;
     let within = CONNECT.min(how.patience);
     let secured = timeout(within, tls.connect(name, counted)).await.unwrap_or_else(|_| {
-        let text = format!("no TLS within {} s", within.as_secs_f32());
+        let seconds = within.as_secs_f32();
+        let text = format!("no TLS within {seconds} s (is it TLS that listens there?)");
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
     })?;
     Ok(Wire::new(secured, meter))

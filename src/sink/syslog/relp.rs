@@ -88,7 +88,9 @@ impl Session {
         let within = GREETING.min(patience);
         let greeted = timeout(within, session.greet()).await;
         greeted.unwrap_or_else(|_| {
-            let text = format!("no answer to `open` within {} s", within.as_secs_f32());
+            let seconds = within.as_secs_f32();
+            let text =
+                format!("no answer to `open` within {seconds} s (is it RELP that listens there?)");
             Err(io::Error::new(io::ErrorKind::TimedOut, text).into())
         })?;
         Ok(session)
