@@ -20,16 +20,16 @@
 //! those of the sender alone. Before anything is measured, one run of the binary proves that what
 //! comes is, byte for byte, what is in the file.
 
-use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::hash::{Hash as _, Hasher as _};
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+#[path = "rig/lines.rs"]
+mod lines;
 mod rig;
 #[path = "rig/spool.rs"]
 mod spool;
@@ -95,7 +95,7 @@ fn compare(events: u64, repeats: u64) {
     {
         let row = |label: &str, events, run: &dyn Fn() -> Measured| {
             let runs: Vec<Measured> = (0..repeats).map(|_| run()).collect();
-            let sent = size_of_lines(&bench.messages(), events);
+            let sent = lines::size_of_lines(&bench.messages(), events);
             spool::row(&format!("{name}: {label}"), events, &runs, sent)
         };
         let ours = row("siemferry", events, &|| bench.siemferry(transport));
@@ -160,9 +160,9 @@ impl Bench {
     fn prove(&self) {
         let receiver = Receiver::start(self, Transport::Tcp, "%rawmsg%\\n");
         self.once(&receiver);
-        let expected = sum_of_lines(&self.messages());
+        let expected = lines::sum_of_lines(&self.messages());
         let begun = Instant::now();
-        while sum_of_lines(&receiver.received()) != expected {
+        while lines::sum_of_lines(&receiver.received()) != expected {
             assert!(begun.elapsed() < PATIENCE, "the messages of the sink are others");
         }
         receiver.end();
@@ -172,7 +172,10 @@ impl Bench {
         let receiver = Receiver::start(self, transport, COUNT);
         let begun = Instant::now();
         let measured = self.once(&receiver);
-        receiver.wait_for(self.events);
+        if !receiver.has_all(self.events) {
+            let (home, came) = (self.dir.path(), receiver.count());
+            panic!("{came} of {} came; what is known of it:\n{}", self.events, told(home));
+        }
         let wall = begun.elapsed();
         assert_eq!(receiver.end(), self.events, "every message came, and once");
         Measured { wall, ..measured }
@@ -200,7 +203,7 @@ impl Bench {
         let receiver = Receiver::start(self, transport, COUNT);
         let dir = self.dir.path().join(self.next("sender"));
         std::fs::create_dir(&dir).expect("a new directory");
-        let lines = first_lines(&self.messages(), messages, &dir);
+        let lines = lines::first_lines(&self.messages(), messages, &dir);
         let (global, action) = match transport {
             Transport::Tcp => (String::new(), String::new()),
             Transport::Tls => (
@@ -271,8 +274,7 @@ impl Receiver {
     fn start(bench: &Bench, transport: Transport, template: &str) -> Self {
         let dir = bench.dir.path().join(bench.next("receiver"));
         std::fs::create_dir(&dir).expect("a new directory");
-        let port = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = port.local_addr().expect("it is bound").port();
+        let port = free_port();
         let (kind, module, global) = match transport {
             Transport::Tcp => ("imtcp", "", String::new()),
             Transport::Tls => (
@@ -313,12 +315,16 @@ impl Receiver {
         std::fs::metadata(self.received()).map_or(0, |file| file.len())
     }
 
-    fn wait_for(&self, messages: u64) {
-        let begun = Instant::now();
-        while self.count() < messages {
-            assert!(begun.elapsed() < PATIENCE, "{} of {messages} came", self.count());
+    /// Whether so many have come before none came for long.
+    fn has_all(&self, messages: u64) -> bool {
+        let (mut known, mut since) = (self.count(), Instant::now());
+        while known < messages && since.elapsed() < PATIENCE {
             std::thread::park_timeout(Duration::from_millis(5));
+            if self.count() > known {
+                (known, since) = (self.count(), Instant::now());
+            }
         }
+        known >= messages
     }
 
     /// Ends it; how many messages have come.
@@ -328,6 +334,29 @@ impl Receiver {
         std::fs::remove_dir_all(&self.dir).expect("it is ours");
         count
     }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        // It has ended already, unless something has failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One that the kernel gives to no client: asking whether somebody listens yet would connect such a
+/// port with itself.
+fn free_port() -> u16 {
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (20_000..30_000).find(is_free).expect("a free port")
+}
+
+/// What the last run of the binary says of itself.
+fn told(home: &Path) -> String {
+    let mut status = Command::new(env!("CARGO_BIN_EXE_siemferry"));
+    let status = status.args(["status", "--json", "--config"]).arg(home.join("c.toml")).output();
+    let log = std::fs::read_to_string(home.join("log")).unwrap_or_default();
+    format!("{log}{}", String::from_utf8_lossy(&status.expect("the binary starts").stdout))
 }
 
 /// One with this configuration, which is no daemon.
@@ -345,48 +374,4 @@ fn end(child: &mut Child) -> ExitStatus {
     rustix::process::kill_process(id.expect("a process"), rustix::process::Signal::TERM)
         .expect("it is our child");
     child.wait().expect("it is our child")
-}
-
-/// A file of the first so many lines.
-fn first_lines(all: &Path, count: u64, dir: &Path) -> PathBuf {
-    let path = dir.join("lines");
-    if size_of_lines(all, count) == std::fs::metadata(all).expect("it was written").len() {
-        std::fs::hard_link(all, &path).expect("the same file system");
-        return path;
-    }
-    let mut reader = BufReader::new(File::open(all).expect("it was written"));
-    let mut writer = BufWriter::new(File::create(&path).expect("a new file"));
-    for_each_line(&mut reader, count, |line| writer.write_all(line).expect("room on the disk"));
-    writer.into_inner().expect("room on the disk");
-    path
-}
-
-fn size_of_lines(path: &Path, count: u64) -> u64 {
-    let mut size = 0;
-    let mut reader = BufReader::new(File::open(path).expect("it was written"));
-    for_each_line(&mut reader, count, |line| size += line.len() as u64);
-    size
-}
-
-/// The same for the same lines in any order.
-fn sum_of_lines(path: &Path) -> (u64, u64) {
-    let (mut count, mut sum) = (0, 0_u64);
-    let Ok(file) = File::open(path) else { return (0, 0) };
-    for_each_line(&mut BufReader::new(file), u64::MAX, |line| {
-        let mut hasher = DefaultHasher::new();
-        line.hash(&mut hasher);
-        (count, sum) = (count + 1, sum.wrapping_add(hasher.finish()));
-    });
-    (count, sum)
-}
-
-fn for_each_line(reader: &mut BufReader<File>, count: u64, mut each: impl FnMut(&[u8])) {
-    let mut line = Vec::new();
-    for _ in 0..count {
-        line.clear();
-        if reader.read_until(b'\n', &mut line).expect("a line") == 0 {
-            break;
-        }
-        each(&line);
-    }
 }
