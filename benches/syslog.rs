@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench syslog [-- EVENTS [REPEATS]]` fills a spool once, from the simulated API in
 //! another process, and makes a file of the messages that the sink makes of it: one a line, RFC 5424,
-//! some 850 bytes each. Then, over TCP, TLS and RELP, in turn:
+//! some 755 bytes each. Then, over TCP, TLS and RELP, in turn:
 //!
 //! - The real binary runs once, with one new syslog sink that begins with the oldest event kept and
 //!   a source that has nothing new. It reads the spool, makes the messages, sends them, and settles
@@ -15,10 +15,9 @@
 //!   there; a second row gives it a window that hides this.
 //!
 //! The receiver is a third rsyslogd, configured alike for both: it parses each message and writes one byte
-//! for it, which is how they are counted. It runs on the same machine, and is slower than a sender can
-//! be: where it is the limit, the events a second are its own, and the CPU tells more. CPU and memory are
-//! those of the sender alone. Before anything is measured, one run of the binary proves that what
-//! comes is, byte for byte, what is in the file.
+//! for it, which is how they are counted. It shares the machine with the sender, so the events a second are
+//! of both together. CPU and memory are those of the sender alone. Before anything is measured, one run of
+//! the binary proves that what comes is, byte for byte, what is in the file.
 
 use std::fmt::Write as _;
 use std::fs::File;
