@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 mod rig;
+#[path = "rig/spool.rs"]
+mod spool;
 
-use rig::{END, Measured, Other, SPAN};
-use siemferry::sim::Rng;
+use rig::{Measured, Other};
 
 /// What the sinks send at once, unless configured.
 const WEBHOOK: Answer = Answer::Empty(500);
@@ -61,28 +62,13 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |word: &str| word.parse().expect("a number");
     match words[..] {
-        ["serve", events] => serve(events.parse().expect("a number of events")),
+        ["serve", events] => spool::serve(events.parse().expect("a number of events")),
         ["receive", answer] => receive(Answer::named(answer)),
         [] => compare(1_000_000, 3),
         [events] => compare(number(events), 3),
         [events, repeats] => compare(number(events), number(repeats)),
         _ => panic!("usage: cargo bench --bench sinks [-- EVENTS [REPEATS]]"),
     }
-}
-
-/// The uids are drawn, so that compression has as much to do as with real ones.
-fn serve(events: i64) {
-    let mut random = Rng::new(4);
-    let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut uids = |count: usize| -> Vec<String> {
-        let mut uid = || (0..22).map(|_| char::from(*random.pick(letters))).collect();
-        (0..count).map(|_| uid()).collect()
-    };
-    let (records, shared_folders, folders) = (uids(20_000), uids(200), uids(2_000));
-    rig::serve((0..events).map(move |number| {
-        let uids = [&records, &shared_folders, &folders].map(|uids| random.pick(uids).as_str());
-        rig::event(number, events, uids)
-    }));
 }
 
 impl Answer {
@@ -216,13 +202,10 @@ fn compare(events: u64, repeats: u64) {
     assert!(events.is_multiple_of(MULTIPLE), "a multiple of {MULTIPLE}: every batch is full");
     let dir = tempfile::tempdir().expect("a temporary directory");
     let api = Other::start(&["serve", &events.to_string()]);
-    fill(dir.path(), &api.told, events);
+    spool::fill(dir.path(), &api.told, events);
     api.end();
     let api = Other::start(&["serve", "0"]);
-    println!(
-        "{:<26}{:>12}{:>22}{:>14}{:>10}{:>10}",
-        "median of runs", "events/s", "from to", "CPU s/million", "peak MiB", "MB sent"
-    );
+    spool::header();
     let mut sinks = 0;
     for (label, sink, answer) in [
         ("file", "file]\npath = \"DIR/NAME.ndjson\"", Answer::File),
@@ -250,20 +233,10 @@ fn compare(events: u64, repeats: u64) {
             measured
         });
         let runs: Vec<Measured> = runs.collect();
-        row(label, events, &runs, sent);
+        spool::row(label, events, &runs, sent);
     }
     api.end();
 }
-
-/// Reads all events into the spool, where they stay.
-fn fill(home: &Path, url: &str, events: u64) {
-    let sink = format!("[sinks.fill.file]\npath = \"{}/fill.ndjson\"\n", home.display());
-    rig::run_once(home, &(rig::config(home, url, END - SPAN) + KEEP + &sink));
-    let lines = std::fs::read(home.join("fill.ndjson")).expect("it was written");
-    assert_eq!(memchr::memchr_iter(b'\n', &lines).count() as u64, events);
-}
-
-const KEEP: &str = "[spool]\nkeep = \"7d\"\n";
 
 /// One run with one sink, which the store does not know yet.
 struct Run<'a> {
@@ -277,10 +250,7 @@ impl Run<'_> {
     fn once(&self, sink: &str, url: &str) -> Measured {
         let sink = sink.replace("DIR", &self.home.display().to_string());
         let sink = sink.replace("NAME", &self.name).replace("URL", url);
-        // Another source than that of the events: its first window begins where it ends.
-        let config = rig::config(self.home, self.api, END).replace("sources.bench", "sources.idle");
-        let sink = format!("[sinks.{}.{sink}\nfrom = \"kept\"\n", self.name);
-        rig::run_once(self.home, &(config + KEEP + &sink))
+        spool::once(self.home, self.api, &self.name, &sink)
     }
 
     fn file(&self, sink: &str) -> (Measured, u64) {
@@ -302,24 +272,4 @@ impl Run<'_> {
         assert_eq!(requests, expected, "every batch came, and once");
         (measured, bytes.parse().expect("a number of bytes"))
     }
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn row(label: &str, events: u64, runs: &[Measured], sent: u64) {
-    let middle = |of: fn(&Measured) -> f64| {
-        let mut all: Vec<f64> = runs.iter().map(of).collect();
-        all.sort_by(f64::total_cmp);
-        (all[0], all[all.len() / 2], all[all.len() - 1])
-    };
-    let events = events as f64;
-    let (fastest, wall, slowest) = middle(|run| run.wall.as_secs_f64());
-    let spread = format!("{:.0} to {:.0}", events / slowest, events / fastest);
-    let (_, cpu, _) = middle(|run| run.cpu);
-    let (_, _, peak) = middle(|run| run.peak_mib);
-    println!(
-        "{label:<26}{:>12.0}{spread:>22}{:>14.2}{peak:>10.1}{:>10}",
-        events / wall,
-        cpu * 1e6 / events,
-        sent / 1_000_000
-    );
 }

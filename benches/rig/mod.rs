@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use siemferry::sim::{Api, Clock, Options, Order, SimEvent};
@@ -100,25 +100,35 @@ pub struct Measured {
 /// Runs the binary once with this configuration.
 pub fn run_once(home: &Path, config: &str) -> Measured {
     std::fs::write(home.join("c.toml"), config).expect("room on the disk");
-    let (begun, cpu_before) = (Instant::now(), of_children());
-    let mut child = Command::new(env!("CARGO_BIN_EXE_siemferry"))
+    let mut binary = Command::new(env!("CARGO_BIN_EXE_siemferry"));
+    binary
         .args(["run", "--once", "--config"])
         .arg(home.join("c.toml"))
         .env("BENCH_TOKEN", "simulated-token")
-        .stderr(File::create(home.join("log")).expect("a new file"))
-        .spawn()
-        .expect("the binary starts");
+        .stderr(File::create(home.join("log")).expect("a new file"));
+    let (measured, status) =
+        measure(&mut binary, |child| child.try_wait().expect("it is our child"));
+    assert!(status.success(), "{}", std::fs::read_to_string(home.join("log")).unwrap_or_default());
+    measured
+}
+
+/// Starts this, and looks at it every few milliseconds until `ended` has waited for it.
+pub fn measure(
+    program: &mut Command,
+    mut ended: impl FnMut(&mut Child) -> Option<ExitStatus>,
+) -> (Measured, ExitStatus) {
+    let (begun, cpu_before) = (Instant::now(), of_children());
+    let mut child = program.spawn().expect("the program starts");
     let mut peak_mib = 0.0;
     let status = loop {
         peak_mib = peak(&child).unwrap_or(peak_mib);
-        if let Some(status) = child.try_wait().expect("it is our child") {
+        if let Some(status) = ended(&mut child) {
             break status;
         }
         std::thread::park_timeout(Duration::from_millis(5));
     };
     let (wall, cpu) = (begun.elapsed(), of_children() - cpu_before);
-    assert!(status.success(), "{}", std::fs::read_to_string(home.join("log")).unwrap_or_default());
-    Measured { wall, cpu, peak_mib }
+    (Measured { wall, cpu, peak_mib }, status)
 }
 
 /// Seconds of both kinds that those of our children took that have ended and were waited for.
