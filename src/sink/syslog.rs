@@ -49,6 +49,8 @@ pub struct SyslogSink {
     breaks: std::sync::Mutex<(u64, Option<DeliveryError>)>,
     /// The next batch goes over a new connection.
     is_over: AtomicBool,
+    /// The streams that have taken a message since the start, and not closed at once.
+    tried: std::sync::Mutex<Vec<Address>>,
     /// The address that was told of.
     told: std::sync::Mutex<Option<Address>>,
     has_warned: bool,
@@ -77,6 +79,7 @@ impl SyslogSink {
             open: Mutex::default(),
             breaks: std::sync::Mutex::default(),
             is_over: AtomicBool::new(false),
+            tried: std::sync::Mutex::default(),
             told: std::sync::Mutex::default(),
             has_warned: false,
         }
@@ -162,7 +165,7 @@ impl SyslogSink {
         if let (now, Some(why)) = &*self.breaks()
             && *now != breaks
         {
-            // In its order: what was lost comes first.
+            // It does not overtake what was lost.
             return Err(the_same(why));
         }
         let open = match self.ready(&mut held).await {
@@ -176,11 +179,15 @@ impl SyslogSink {
         let (address, patience) = (open.address.clone(), self.config.patience());
         match &mut open.line {
             Line::Stream(line) => {
-                let (proof, written) = line.write(batch, patience).await;
+                let is_tried = self.is_tried(&address);
+                let (proof, written) = line.write(batch, is_tried, patience).await;
                 let written = match written {
                     Ok(()) => Ok(()),
                     Err(err) => Err(self.broken(&mut held, err, &proof, &address).await),
                 };
+                if written.is_ok() && !is_tried {
+                    self.tried().push(address.clone());
+                }
                 // Meanwhile the next batch is written.
                 drop(held);
                 let arrived = self.prove(batch, &proof, written, &address).await;
@@ -250,6 +257,14 @@ impl SyslogSink {
         let wrong = trouble(address, &words.unwrap_or(err), proof.is_begun());
         self.broke(&wrong);
         wrong
+    }
+
+    fn tried(&self) -> std::sync::MutexGuard<'_, Vec<Address>> {
+        self.tried.lock().expect("nobody panics with it")
+    }
+
+    fn is_tried(&self, address: &Address) -> bool {
+        self.tried().contains(address)
     }
 
     fn breaks(&self) -> std::sync::MutexGuard<'_, (u64, Option<DeliveryError>)> {

@@ -175,10 +175,17 @@ async fn greet(address: &Address, wire: Wire, patience: Duration) -> Result<Line
 
 /// What the courier is to do when a connection fails.
 pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> DeliveryError {
-    let text = secret::redact(&err.to_string());
+    let text = match err.kind() {
+        // The text of rustls is about attacks, and has a link in it.
+        io::ErrorKind::UnexpectedEof => "the receiver has closed the connection".to_owned(),
+        _ => secret::redact(&err.to_string()),
+    };
     let text = format!("deliver to `{address}`: {text}");
     if let Some(hint) = tls::fault(err).and_then(hint) {
         return DeliveryError::blocked(text, hint.to_owned());
+    }
+    if err.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<stream::SpeaksTls>) {
+        return DeliveryError::blocked(text, "say `tls://` in its address".to_owned());
     }
     let hint = match err.kind() {
         io::ErrorKind::ConnectionRefused => " (does the receiver run, and listen on this port?)",

@@ -8,12 +8,26 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use super::wire::{Meter, Wire};
 use crate::sink::Batch;
 use crate::sys::socket::Peer;
 
 /// So many bytes at least are written between two looks at the other side: a record of TLS.
 const CHUNK: usize = 16 << 10;
+
+/// How long a receiver that takes a first message amiss has to say so.
+const TRIAL_LOOKS: u32 = 10;
+const TRIAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// How a record of TLS begins that holds an alert (RFC 8446, section 5.1).
+const ALERT: &[u8] = &[21, 3];
+
+/// Syslog without TLS was sent to who expects TLS.
+#[derive(Debug, thiserror::Error)]
+#[error("the receiver speaks TLS")]
+pub struct SpeaksTls;
 
 /// A stream to a receiver.
 pub struct Line {
@@ -29,6 +43,8 @@ pub struct Proof {
     ends: u64,
     /// Where events end, if TLS does not have the bytes written as they are.
     marks: Option<Vec<Mark>>,
+    /// What has arrived was not taken for what it is.
+    is_void: bool,
 }
 
 /// So many events of the batch end before this position.
@@ -58,10 +74,14 @@ impl Line {
             Peer::Gone => Some(closed()),
             // Receivers have nothing to say but for TLS, which says in this way that it ends.
             Peer::Speaks => {
-                let mut ignored = Vec::new();
+                let mut said = Vec::new();
                 loop {
-                    match self.wire.read_now(&mut ignored).await {
-                        Ok(Some(1..)) => ignored.clear(),
+                    match self.wire.read_now(&mut said).await {
+                        // A receiver of TLS that is told something else.
+                        Ok(Some(1..)) if said.starts_with(ALERT) && self.wire.is_plain() => {
+                            return Some(io::Error::new(io::ErrorKind::InvalidData, SpeaksTls));
+                        }
+                        Ok(Some(1..)) => said.clear(),
                         Ok(None) => return None,
                         Ok(Some(0)) => return Some(closed()),
                         Err(err) => return Some(err),
@@ -82,26 +102,48 @@ impl Line {
         }
     }
 
-    /// Writes the batch; says what was written of it, and why that is not all.
-    pub async fn write(&mut self, batch: &Batch, patience: Duration) -> (Proof, io::Result<()>) {
+    /// Writes the batch; says what was written of it, and why that is not all. To a receiver that has
+    /// not been tried the first event goes alone, and counts only if it is not taken amiss.
+    pub async fn write(
+        &mut self,
+        batch: &Batch,
+        is_tried: bool,
+        patience: Duration,
+    ) -> (Proof, io::Result<()>) {
         let meter = Arc::clone(self.wire.meter());
         let begins = meter.written();
         let marks = (!self.wire.is_plain()).then(Vec::new);
-        let mut proof = Proof { meter, begins, ends: begins, marks };
-        let written = self.write_marked(batch, patience, &mut proof).await;
+        let mut proof = Proof { meter, begins, ends: begins, marks, is_void: false };
+        let written = self.write_marked(batch, is_tried, patience, &mut proof).await;
         (proof, written)
+    }
+
+    /// Waits for what a receiver of something else than syslog does with a first message: its kernel
+    /// has taken that already.
+    async fn stand_trial(&mut self, patience: Duration) -> io::Result<()> {
+        let position = self.wire.meter().written();
+        self.wire.meter().arrived(position, patience).await?;
+        for _ in 0..TRIAL_LOOKS {
+            sleep(TRIAL_PAUSE).await;
+            if let Some(err) = self.ending().await {
+                return Err(err);
+            }
+        }
+        Ok(())
     }
 
     async fn write_marked(
         &mut self,
         batch: &Batch,
+        is_tried: bool,
         patience: Duration,
         proof: &mut Proof,
     ) -> io::Result<()> {
         let mut start = 0;
         for (at, end) in batch.ends.iter().enumerate() {
             let is_last = at + 1 == batch.ends.len();
-            if end - start < CHUNK && !is_last {
+            let is_trial = at == 0 && !is_tried;
+            if end - start < CHUNK && !is_last && !is_trial {
                 continue;
             }
             if let Some(err) = self.ending().await {
@@ -114,6 +156,11 @@ impl Line {
             }
             proof.meter.look()?;
             start = *end;
+            if is_trial {
+                proof.is_void = true;
+                self.stand_trial(patience).await?;
+                proof.is_void = false;
+            }
         }
         Ok(())
     }
@@ -129,6 +176,9 @@ impl Proof {
     /// events of the batch, from the first on, have arrived, and what was wrong.
     pub async fn wait(&self, batch: &Batch, patience: Duration) -> (usize, io::Result<()>) {
         let arrived = self.meter.arrived(self.ends, patience).await;
+        if self.is_void {
+            return (0, arrived);
+        }
         let known = self.meter.known();
         let events = match &self.marks {
             None => batch.ends.partition_point(|end| self.begins + *end as u64 <= known),

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::ProtocolVersion;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
@@ -57,8 +58,32 @@ impl Wire {
     {
         let meter = Arc::new(Meter::of(probe));
         let counted = Counted { socket, meter: Arc::clone(&meter) };
-        let stream = Box::new(tls.connect(name, counted).await?);
-        Ok(Self { stream, meter, is_plain: false, opened: Instant::now() })
+        let stream = tls.connect(name, counted).await?;
+        let version = stream.get_ref().1.protocol_version();
+        let (stream, opened) = (Box::new(stream), Instant::now());
+        let mut wire = Self { stream, meter, is_plain: false, opened };
+        if version == Some(ProtocolVersion::TLSv1_3) {
+            wire.hear_out().await?;
+        }
+        Ok(wire)
+    }
+
+    /// Within TLS 1.3 the handshake is over for us before the other side has seen our certificate: what
+    /// it says then is a ticket, or that it refuses us. One that gives no tickets says nothing.
+    async fn hear_out(&mut self) -> io::Result<()> {
+        const MOST: Duration = Duration::from_secs(1);
+        const A_TICKET: Duration = Duration::from_millis(30);
+        while self.peer() == Peer::Quiet {
+            if self.age() >= MOST {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+        let mut ignored = Vec::new();
+        match timeout(A_TICKET, self.read(&mut ignored)).await {
+            Ok(Err(err)) => Err(err),
+            _ => Ok(()),
+        }
     }
 
     /// Whether what is written goes out as it is, byte for byte.
