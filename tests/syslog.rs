@@ -12,6 +12,12 @@ mod secured;
 /// Real receivers write what they are sent.
 mod receivers;
 
+/// They have every event once, byte for byte.
+mod real;
+
+/// And they have it whatever befalls them.
+mod endurance;
+
 /// A value of an event that some program or other takes for its own; `n` tells one from another.
 pub fn hostile(n: i64) -> String {
     let texts = [
