@@ -53,6 +53,10 @@ mod receiver;
 #[path = "rig/strict_syslog.rs"]
 mod strict_syslog;
 
+/// Real receivers of syslog.
+#[path = "rig/receivers/mod.rs"]
+mod receivers;
+
 /// What a sink delivers to, of whatever kind.
 #[path = "rig/peer.rs"]
 mod peer;
@@ -90,7 +94,7 @@ mod sentinel;
 /// What the Splunk sink is tested against.
 mod splunk;
 
-/// What the syslog sink is tested against.
+/// The syslog sink, and what it is tested against.
 mod syslog;
 
 /// What syslog receivers read, whatever the events hold.
