@@ -6,6 +6,9 @@ mod simulator;
 /// What the sink makes of whatever a receiver does.
 mod once;
 
+/// The receiver configs and sinks that the page shows.
+mod docs;
+
 /// Whom it trusts over TLS, and what it tells of a mistake.
 mod secured;
 
