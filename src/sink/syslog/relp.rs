@@ -167,11 +167,13 @@ impl Session {
             if read == Some(0) {
                 return Err(closed());
             }
-            // librelp writes each answer by itself, and Nagle's algorithm holds the next one back until
-            // this one is confirmed.
-            self.wire.confirm();
             if read.is_some() && self.take_answers(flight)? {
                 deadline = Instant::now() + patience;
+            }
+            if flight.is_all_sent || flight.waiting.len() > REFILL {
+                // librelp writes each answer by itself, and Nagle's algorithm holds the next one back
+                // until this one is confirmed: what is sent would do that, but nothing is sent now.
+                self.wire.confirm();
             }
         }
     }

@@ -14,8 +14,10 @@ use super::wire::{Meter, Wire};
 use crate::sink::Batch;
 use crate::sys::socket::Peer;
 
-/// So many bytes at least are written between two looks at the other side: a record of TLS.
-const CHUNK: usize = 16 << 10;
+/// So many bytes at least are written between two looks at the other side: at first few, so that a
+/// connection that is soon over has got somewhere, and twice as many each time.
+const FIRST_CHUNK: usize = 1 << 10;
+const LARGEST_CHUNK: usize = 16 << 10;
 
 /// How long a receiver that takes a first message amiss has to say so.
 const TRIAL_LOOKS: u32 = 10;
@@ -32,6 +34,7 @@ pub struct SpeaksTls;
 /// A stream to a receiver.
 pub struct Line {
     wire: Wire,
+    chunk: usize,
 }
 
 /// Events that were written, and how it is found out whether they arrived.
@@ -56,7 +59,7 @@ struct Mark {
 
 impl Line {
     pub fn new(wire: Wire) -> Self {
-        Self { wire }
+        Self { wire, chunk: FIRST_CHUNK }
     }
 
     pub fn wire(&self) -> &Wire {
@@ -143,7 +146,7 @@ impl Line {
         for (at, end) in batch.ends.iter().enumerate() {
             let is_last = at + 1 == batch.ends.len();
             let is_trial = at == 0 && !is_tried;
-            if end - start < CHUNK && !is_last && !is_trial {
+            if end - start < self.chunk && !is_last && !is_trial {
                 continue;
             }
             if let Some(err) = self.ending().await {
@@ -156,6 +159,7 @@ impl Line {
             }
             proof.meter.look()?;
             start = *end;
+            self.chunk = (2 * self.chunk).min(LARGEST_CHUNK);
             if is_trial {
                 proof.is_void = true;
                 self.stand_trial(patience).await?;
