@@ -157,3 +157,25 @@ fn what_listens_without_tls_is_told_from_what_does() {
     let checked = String::from_utf8(checked.stdout).unwrap();
     assert!(checked.contains("failed  sink `peer`: deliver to `tls://127.0.0.1:"), "{checked}");
 }
+
+#[test]
+fn what_is_sent_to_another_kind_of_server_is_not_delivered() {
+    let authority = Authority::new();
+    let tls = receiver(Kind::Tls, authority.server("127.0.0.1", 2100));
+    let relp = Receiver::start(Options { kind: Kind::Relp, ..Options::default() });
+
+    for (other, told) in [(&tls, "the receiver speaks TLS"), (&relp, "has closed the connection")] {
+        let (_sim, home) = given_with(&format!("tcp://{}", other.place()), plain(300), "");
+
+        let tested = home.command(&["send-test", "peer"]).output().unwrap();
+        let once = home.command(&["run", "--once", "--patience", "2s"]).output().unwrap();
+
+        assert_eq!((tested.status.code(), once.status.code()), (Some(1), Some(1)));
+        for output in [tested, once] {
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(text.contains(told), "{text}");
+        }
+        assert_eq!(home.status()["sinks"]["peer"]["delivered"], 0);
+        assert_eq!(other.count(), 0);
+    }
+}
