@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
@@ -49,8 +49,8 @@ pub struct SyslogSink {
     breaks: std::sync::Mutex<(u64, Option<DeliveryError>)>,
     /// The next batch goes over a new connection.
     is_over: AtomicBool,
-    /// The streams that have taken a message since the start, and not closed at once.
-    tried: std::sync::Mutex<Vec<Address>>,
+    /// How long a new stream's first event must go unopposed: less while none lasts so long.
+    trial: std::sync::Mutex<Duration>,
     /// The address that was told of.
     told: std::sync::Mutex<Option<Address>>,
     has_warned: bool,
@@ -60,6 +60,7 @@ pub struct SyslogSink {
 struct Open {
     line: Line,
     address: Address,
+    since: Instant,
 }
 
 /// What became of a batch: how many of its events, from the first on, have arrived, and what was wrong.
@@ -79,7 +80,7 @@ impl SyslogSink {
             open: Mutex::default(),
             breaks: std::sync::Mutex::default(),
             is_over: AtomicBool::new(false),
-            tried: std::sync::Mutex::default(),
+            trial: stream::TRIAL.into(),
             told: std::sync::Mutex::default(),
             has_warned: false,
         }
@@ -91,12 +92,14 @@ impl SyslogSink {
         held: &'a mut MutexGuard<'_, Option<Open>>,
     ) -> Result<&'a mut Open, DeliveryError> {
         if let Some(mut open) = held.take() {
-            let age = open.line.wire().map(wire::Wire::age);
-            let is_old =
-                age.zip(self.config.rebind_every).is_some_and(|(age, most)| age >= most.duration());
+            let most = self.config.rebind_every;
+            let is_old = most.is_some_and(|most| open.since.elapsed() >= most.duration());
             let is_over = self.is_over.swap(false, Ordering::SeqCst) || is_old;
-            if open.line.is_closed().await {
-                drop(open);
+            if let Some(err) = open.line.ending().await {
+                if !open.line.is_proven() {
+                    // What is sent again comes first.
+                    return Err(trouble(&open.address, &err, false));
+                }
             } else if is_over {
                 open.line.end().await;
             } else {
@@ -116,7 +119,7 @@ impl SyslogSink {
             match self.connect_to(address).await {
                 Ok(line) => {
                     self.tell(address);
-                    return Ok(Open { line, address: address.clone() });
+                    return Ok(Open { line, address: address.clone(), since: Instant::now() });
                 }
                 Err(err) => {
                     if matches!(err, DeliveryError::Blocked { .. }) {
@@ -134,7 +137,8 @@ impl SyslogSink {
         let tls = if address.transport.is_tls() { Some(self.tls().await?) } else { None };
         let server_name = self.config.server_name(address);
         let patience = self.config.patience();
-        connect(address, &How { tls: tls.as_ref(), server_name, patience }).await
+        let trial = *self.trial();
+        connect(address, &How { tls: tls.as_ref(), server_name, patience, trial }).await
     }
 
     async fn tls(&self) -> Result<TlsConnector, DeliveryError> {
@@ -179,15 +183,12 @@ impl SyslogSink {
         let (address, patience) = (open.address.clone(), self.config.patience());
         match &mut open.line {
             Line::Stream(line) => {
-                let is_tried = self.is_tried(&address);
-                let (proof, written) = line.write(batch, is_tried, patience).await;
+                let (proof, written) = line.write(batch, patience).await;
+                self.judge(&proof);
                 let written = match written {
                     Ok(()) => Ok(()),
                     Err(err) => Err(self.broken(&mut held, err, &proof, &address).await),
                 };
-                if written.is_ok() && !is_tried {
-                    self.tried().push(address.clone());
-                }
                 // Meanwhile the next batch is written.
                 drop(held);
                 let arrived = self.prove(batch, &proof, written, &address).await;
@@ -243,10 +244,7 @@ impl SyslogSink {
         proof: &Proof,
         address: &Address,
     ) -> DeliveryError {
-        let is_it = |open: &mut Open| {
-            open.line.wire().is_some_and(|wire| Arc::ptr_eq(wire.meter(), proof.meter()))
-        };
-        let Some(open) = held.take_if(is_it) else {
+        let Some(open) = held.take_if(|open| open.line.is_of(proof.meter())) else {
             // Whoever has taken it away has heard what there was to hear.
             return match &self.breaks().1 {
                 Some(why @ DeliveryError::Blocked { .. }) => the_same(why),
@@ -259,12 +257,14 @@ impl SyslogSink {
         wrong
     }
 
-    fn tried(&self) -> std::sync::MutexGuard<'_, Vec<Address>> {
-        self.tried.lock().expect("nobody panics with it")
+    fn trial(&self) -> std::sync::MutexGuard<'_, Duration> {
+        self.trial.lock().expect("nobody panics with it")
     }
 
-    fn is_tried(&self, address: &Address) -> bool {
-        self.tried().contains(address)
+    /// Where every connection is over before its trial is, that has to be shorter.
+    fn judge(&self, proof: &Proof) {
+        let mut trial = self.trial();
+        *trial = if proof.is_void() { *trial / 2 } else { stream::TRIAL };
     }
 
     fn breaks(&self) -> std::sync::MutexGuard<'_, (u64, Option<DeliveryError>)> {
@@ -313,7 +313,11 @@ fn acknowledged(
 /// The trouble with another address too: what passes by itself is not blocked.
 fn both(first: Option<DeliveryError>, second: DeliveryError) -> DeliveryError {
     let Some(first) = first else { return second };
-    let text = format!("{first}; {second}");
+    let told = |err: &DeliveryError| match err {
+        DeliveryError::Blocked { source, hint: Some(hint), .. } => format!("{source} ({hint})"),
+        other => other.to_string(),
+    };
+    let text = format!("{}; {}", told(&first), told(&second));
     match (first, second) {
         (DeliveryError::Blocked { hint, .. }, DeliveryError::Blocked { .. }) => {
             DeliveryError::blocked(text, hint)

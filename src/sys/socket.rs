@@ -12,7 +12,7 @@ pub enum Peer {
     Quiet,
     /// It has sent something.
     Speaks,
-    /// It has closed its side, or the connection is broken.
+    /// It has closed its side.
     Gone,
 }
 
@@ -81,13 +81,16 @@ mod imp {
         }
 
         /// What the other side does.
-        pub fn peer(&self) -> Peer {
+        ///
+        /// # Errors
+        /// The error that has befallen the connection: a second question does not find it.
+        pub fn peer(&self) -> io::Result<Peer> {
             let mut byte = [0_u8; 1];
             match recv(&self.0, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-                Ok((0, _)) => Peer::Gone,
-                Ok(_) => Peer::Speaks,
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Peer::Quiet,
-                Err(_) => Peer::Gone,
+                Ok((0, _)) => Ok(Peer::Gone),
+                Ok(_) => Ok(Peer::Speaks),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(Peer::Quiet),
+                Err(err) => Err(err.into()),
             }
         }
     }
@@ -166,8 +169,8 @@ mod imp {
         }
 
         /// What the other side does: not known here.
-        pub fn peer(&self) -> Peer {
-            Peer::Quiet
+        pub fn peer(&self) -> io::Result<Peer> {
+            Ok(Peer::Quiet)
         }
     }
 

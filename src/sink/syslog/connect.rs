@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -13,7 +14,7 @@ use super::address::{Address, Place, Transport};
 use super::datagram;
 use super::relp::{NotOpened, Session};
 use super::stream;
-use super::wire::Wire;
+use super::wire::{Meter, Wire};
 use crate::sink::DeliveryError;
 use crate::sys::socket::{self, Local, Probe, Watch, watch_over};
 use crate::{secret, tls};
@@ -42,25 +43,34 @@ pub struct How<'a> {
     pub server_name: Option<ServerName<'static>>,
     /// How long it may make no progress.
     pub patience: Duration,
+    /// How long a stream's first event must go unopposed.
+    pub trial: Duration,
 }
 
 impl Line {
-    /// True when the other side has said that it is going, or is gone.
-    pub async fn is_closed(&mut self) -> bool {
+    /// That the other side is going or gone, and what it said about it.
+    pub async fn ending(&mut self) -> Option<io::Error> {
         match self {
-            Self::Stream(line) => line.ending().await.is_some(),
-            Self::Relp(session) => session.is_closed().await,
-            Self::Datagram(_) => false,
+            Self::Stream(line) => line.ending().await,
+            Self::Relp(session) => session.ending().await,
+            Self::Datagram(_) => None,
         }
     }
 
-    /// The connection below it, if there is one.
-    pub fn wire(&self) -> Option<&Wire> {
+    /// Whether all that was written is known to have arrived.
+    pub fn is_proven(&self) -> bool {
         match self {
-            Self::Stream(line) => Some(line.wire()),
-            Self::Relp(session) => Some(session.wire()),
-            Self::Datagram(_) => None,
+            Self::Stream(line) => {
+                let meter = line.wire().meter();
+                meter.known() >= meter.written()
+            }
+            Self::Relp(_) | Self::Datagram(_) => true,
         }
+    }
+
+    /// Whether this is what that meter counts.
+    pub fn is_of(&self, meter: &Arc<Meter>) -> bool {
+        matches!(self, Self::Stream(line) if Arc::ptr_eq(line.wire().meter(), meter))
     }
 
     /// Ends it in an orderly way, but does not wait for long.
@@ -95,7 +105,7 @@ pub async fn connect(address: &Address, how: &How<'_>) -> Result<Line, DeliveryE
             }
             Local::Stream(socket) => {
                 let probe = Probe::of(&socket).map_err(failed)?;
-                Ok(Line::Stream(stream::Line::new(Wire::plain(socket, probe))))
+                Ok(Line::Stream(stream::Line::new(Wire::plain(socket, probe), None)))
             }
         },
         (Place::Host { host, port }, Transport::Udp) => {
@@ -107,7 +117,7 @@ pub async fn connect(address: &Address, how: &How<'_>) -> Result<Line, DeliveryE
             let wire = wire(socket, transport, how).await.map_err(failed)?;
             match transport {
                 Transport::Relp | Transport::Relps => greet(address, wire, how.patience).await,
-                _ => Ok(Line::Stream(stream::Line::new(wire))),
+                _ => Ok(Line::Stream(stream::Line::new(wire, Some(how.trial)))),
             }
         }
     }
@@ -163,21 +173,36 @@ async fn wire(socket: TcpStream, transport: Transport, how: &How<'_>) -> io::Res
 }
 
 async fn greet(address: &Address, wire: Wire, patience: Duration) -> Result<Line, DeliveryError> {
-    let session = Session::open(wire, patience).await;
-    session.map(|session| Line::Relp(Box::new(session))).map_err(|err| match err {
-        NotOpened::Refused(text) => DeliveryError::blocked(
+    let opened = Session::open(wire, patience).await;
+    opened.map(|session| Line::Relp(Box::new(session))).map_err(|err| match err {
+        NotOpened::Foreign(text) => DeliveryError::blocked(
             format!("open a session at `{address}`: {}", secret::redact(&text)),
             "is it RELP that listens there, such as rsyslog's imrelp?".to_owned(),
         ),
-        NotOpened::Broken(err) => trouble(address, &err, false),
+        NotOpened::Refused(text) => DeliveryError::blocked(
+            format!("open a session at `{address}`: {}", secret::redact(&text)),
+            "the receiver's own log says why".to_owned(),
+        ),
+        NotOpened::Broken(err) if tls::fault(&err).is_some() => trouble(address, &err, false),
+        NotOpened::Broken(err) => {
+            let hint = if address.transport.is_tls() {
+                "does the receiver ask for a certificate?"
+            } else {
+                "is it RELP that listens there, and without TLS?"
+            };
+            let source = format!("{} ({hint})", trouble(address, &err, false));
+            DeliveryError::passing(source)
+        }
     })
 }
 
 /// What the courier is to do when a connection fails.
 pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> DeliveryError {
-    let text = match err.kind() {
+    let text = match (tls::fault(err), err.kind()) {
+        // Our own words.
+        (Some(rustls::Error::General(text)), _) => text.clone(),
         // The text of rustls is about attacks, and has a link in it.
-        io::ErrorKind::UnexpectedEof => "the receiver has closed the connection".to_owned(),
+        (None, io::ErrorKind::UnexpectedEof) => "the receiver has closed the connection".to_owned(),
         _ => secret::redact(&err.to_string()),
     };
     let text = format!("deliver to `{address}`: {text}");
@@ -188,8 +213,12 @@ pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> Delive
         return DeliveryError::blocked(text, "say `tls://` in its address".to_owned());
     }
     let hint = match err.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            if address.transport == Transport::Unix =>
+        {
+            " (does the receiver run, and has it this path?)"
+        }
         io::ErrorKind::ConnectionRefused => " (does the receiver run, and listen on this port?)",
-        io::ErrorKind::NotFound => " (does the receiver run?)",
         _ => "",
     };
     DeliveryError::Retry { after: None, source: format!("{text}{hint}").into(), is_ambiguous }

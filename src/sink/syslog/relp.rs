@@ -49,7 +49,10 @@ pub enum NotOpened {
     /// The connection broke, or nobody answered.
     #[error("{0}")]
     Broken(#[from] io::Error),
-    /// Who answered does not speak RELP, or not with us.
+    /// Who answered does not speak RELP.
+    #[error("{0}")]
+    Foreign(String),
+    /// Who answered does not speak it with us.
     #[error("{0}")]
     Refused(String),
 }
@@ -104,14 +107,14 @@ impl Session {
         let (code, text) = self.answer_to(number).await.map_err(|err| match err.kind() {
             // What is wrong with TLS has this kind too, and hints of its own.
             io::ErrorKind::InvalidData if tls::fault(&err).is_none() => {
-                NotOpened::Refused(err.to_string())
+                NotOpened::Foreign(err.to_string())
             }
             _ => NotOpened::Broken(err),
         })?;
         if code != 200 {
-            return Err(NotOpened::Refused(format!(
-                "the receiver refuses the session: {code} {text}"
-            )));
+            let text = shortened(text.as_bytes());
+            let text = format!("the receiver refuses the session: {code} {text}");
+            return Err(NotOpened::Refused(text));
         }
         let offer = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
         if offer("relp_version=").is_none() {
@@ -124,20 +127,17 @@ impl Session {
         Ok(())
     }
 
-    pub fn wire(&self) -> &Wire {
-        &self.wire
-    }
-
-    /// True when the other side has said that it is going, or is gone.
-    pub async fn is_closed(&mut self) -> bool {
+    /// That the other side is going or gone, while nothing waits for its answer.
+    pub async fn ending(&mut self) -> Option<io::Error> {
         match self.wire.peer() {
-            Peer::Quiet => false,
-            Peer::Gone => true,
+            Peer::Quiet => None,
+            Peer::Gone => Some(closed()),
             Peer::Speaks => match self.wire.read_now(&mut self.received).await {
-                Ok(None) => false,
-                Ok(Some(0)) | Err(_) => true,
+                Ok(None) => None,
+                Ok(Some(0)) => Some(closed()),
+                Err(err) => Some(err),
                 // Whatever it says while nothing is asked is said at the end.
-                Ok(Some(_)) => !matches!(frame::parse(&self.received), Ok(None)),
+                Ok(Some(_)) => (!matches!(frame::parse(&self.received), Ok(None))).then(closed),
             },
         }
     }
@@ -291,7 +291,7 @@ impl<'a> Flight<'a> {
         };
         self.unanswered[event] -= 1;
         if code != 200 {
-            let text = secret::redact(&String::from_utf8_lossy(text));
+            let text = secret::redact(&shortened(text));
             self.refused[event].get_or_insert(format!("{code} {text}"));
         }
         Ok(())
@@ -306,6 +306,16 @@ impl<'a> Flight<'a> {
         let is_ambiguous = self.has_begun && !self.waiting.is_empty();
         let verdicts = self.unanswered.into_iter().zip(self.refused).map(verdict).collect();
         Outcome { verdicts, is_ambiguous, broken }
+    }
+}
+
+/// As much of what a receiver says as belongs into a line of a log.
+fn shortened(text: &[u8]) -> String {
+    const MOST: usize = 200;
+    let text = String::from_utf8_lossy(text);
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::wire::{Meter, Wire};
 use crate::sink::Batch;
@@ -19,9 +19,11 @@ use crate::sys::socket::Peer;
 const FIRST_CHUNK: usize = 1 << 10;
 const LARGEST_CHUNK: usize = 16 << 10;
 
-/// How long a receiver that takes a first message amiss has to say so.
-const TRIAL_LOOKS: u32 = 10;
-const TRIAL_PAUSE: Duration = Duration::from_millis(20);
+/// How long a receiver that takes a first message amiss has to say so, unless connections are shorter.
+pub const TRIAL: Duration = Duration::from_millis(200);
+
+/// The least of that: one look.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How a record of TLS begins that holds an alert (RFC 8446, section 5.1).
 const ALERT: &[u8] = &[21, 3];
@@ -35,6 +37,8 @@ pub struct SpeaksTls;
 pub struct Line {
     wire: Wire,
     chunk: usize,
+    /// How long the first event must go unopposed; none when one has, or need not.
+    trial: Option<Duration>,
 }
 
 /// Events that were written, and how it is found out whether they arrived.
@@ -58,8 +62,8 @@ struct Mark {
 }
 
 impl Line {
-    pub fn new(wire: Wire) -> Self {
-        Self { wire, chunk: FIRST_CHUNK }
+    pub fn new(wire: Wire, trial: Option<Duration>) -> Self {
+        Self { wire, chunk: FIRST_CHUNK, trial }
     }
 
     pub fn wire(&self) -> &Wire {
@@ -105,48 +109,44 @@ impl Line {
         }
     }
 
-    /// Writes the batch; says what was written of it, and why that is not all. To a receiver that has
-    /// not been tried the first event goes alone, and counts only if it is not taken amiss.
-    pub async fn write(
-        &mut self,
-        batch: &Batch,
-        is_tried: bool,
-        patience: Duration,
-    ) -> (Proof, io::Result<()>) {
+    /// Writes the batch; says what was written of it, and why that is not all. Over a new connection the
+    /// first event goes alone, and counts only if it is not taken amiss.
+    pub async fn write(&mut self, batch: &Batch, patience: Duration) -> (Proof, io::Result<()>) {
         let meter = Arc::clone(self.wire.meter());
         let begins = meter.written();
         let marks = (!self.wire.is_plain()).then(Vec::new);
         let mut proof = Proof { meter, begins, ends: begins, marks, is_void: false };
-        let written = self.write_marked(batch, is_tried, patience, &mut proof).await;
+        let written = self.write_marked(batch, patience, &mut proof).await;
         (proof, written)
     }
 
     /// Waits for what a receiver of something else than syslog does with a first message: its kernel
     /// has taken that already.
-    async fn stand_trial(&mut self, patience: Duration) -> io::Result<()> {
+    async fn stand_trial(&mut self, trial: Duration, patience: Duration) -> io::Result<()> {
         let position = self.wire.meter().written();
         self.wire.meter().arrived(position, patience).await?;
-        for _ in 0..TRIAL_LOOKS {
-            sleep(TRIAL_PAUSE).await;
+        let begun = Instant::now();
+        loop {
+            sleep(LOOK).await;
             if let Some(err) = self.ending().await {
                 return Err(err);
             }
+            if begun.elapsed() >= trial {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     async fn write_marked(
         &mut self,
         batch: &Batch,
-        is_tried: bool,
         patience: Duration,
         proof: &mut Proof,
     ) -> io::Result<()> {
         let mut start = 0;
         for (at, end) in batch.ends.iter().enumerate() {
             let is_last = at + 1 == batch.ends.len();
-            let is_trial = at == 0 && !is_tried;
-            if end - start < self.chunk && !is_last && !is_trial {
+            if end - start < self.chunk && !is_last && self.trial.is_none() {
                 continue;
             }
             if let Some(err) = self.ending().await {
@@ -160,10 +160,11 @@ impl Line {
             proof.meter.look()?;
             start = *end;
             self.chunk = (2 * self.chunk).min(LARGEST_CHUNK);
-            if is_trial {
+            if let Some(trial) = self.trial {
                 proof.is_void = true;
-                self.stand_trial(patience).await?;
+                self.stand_trial(trial, patience).await?;
                 proof.is_void = false;
+                self.trial = None;
             }
         }
         Ok(())
@@ -192,6 +193,11 @@ impl Proof {
             }
         };
         (events, arrived)
+    }
+
+    /// Whether it was clear at the first event that the receiver takes none.
+    pub fn is_void(&self) -> bool {
+        self.is_void
     }
 
     /// Whether anything was written, so that the receiver may have it.

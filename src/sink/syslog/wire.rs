@@ -23,13 +23,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
 /// How long the end of a connection may take that nobody waits for.
 const FAREWELL: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A connection.
 pub struct Wire {
     stream: Box<dyn Stream>,
     meter: Arc<Meter>,
     is_plain: bool,
-    opened: Instant,
 }
 
 impl Wire {
@@ -40,7 +40,7 @@ impl Wire {
     {
         let meter = Arc::new(Meter::of(probe));
         let stream = Box::new(Counted { socket, meter: Arc::clone(&meter) });
-        Self { stream, meter, is_plain: true, opened: Instant::now() }
+        Self { stream, meter, is_plain: true }
     }
 
     /// The same within TLS.
@@ -60,8 +60,7 @@ impl Wire {
         let counted = Counted { socket, meter: Arc::clone(&meter) };
         let stream = tls.connect(name, counted).await?;
         let version = stream.get_ref().1.protocol_version();
-        let (stream, opened) = (Box::new(stream), Instant::now());
-        let mut wire = Self { stream, meter, is_plain: false, opened };
+        let mut wire = Self { stream: Box::new(stream), meter, is_plain: false };
         if version == Some(ProtocolVersion::TLSv1_3) {
             wire.hear_out().await?;
         }
@@ -73,8 +72,9 @@ impl Wire {
     async fn hear_out(&mut self) -> io::Result<()> {
         const MOST: Duration = Duration::from_secs(1);
         const A_TICKET: Duration = Duration::from_millis(30);
+        let begun = Instant::now();
         while self.peer() == Peer::Quiet {
-            if self.age() >= MOST {
+            if begun.elapsed() >= MOST {
                 return Ok(());
             }
             sleep(Duration::from_millis(2)).await;
@@ -91,18 +91,16 @@ impl Wire {
         self.is_plain
     }
 
-    /// How long it has been there.
-    pub fn age(&self) -> Duration {
-        self.opened.elapsed()
-    }
-
     pub fn meter(&self) -> &Arc<Meter> {
         &self.meter
     }
 
     /// What the other side does, as the kernel has it.
     pub fn peer(&self) -> Peer {
-        self.meter.probe.peer()
+        self.meter.probe.peer().unwrap_or_else(|err| {
+            self.meter.fail(&err.to_string());
+            Peer::Gone
+        })
     }
 
     /// Has the other side know at once what has come of what it said.
@@ -118,6 +116,8 @@ impl Wire {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 written => bytes = &bytes[written..],
             }
+            // A slow receiver may be gone before all is written.
+            self.meter.look()?;
         }
         timeout(patience, self.stream.flush()).await.unwrap_or_else(|_| Err(stalled(patience)))
     }
@@ -178,14 +178,17 @@ impl Wire {
 
     /// What the other side says at the end, such as why it refuses our certificate.
     pub async fn last_words(&mut self) -> Option<io::Error> {
-        let mut ignored = Vec::new();
-        loop {
-            match timeout(FAREWELL / 10, self.read(&mut ignored)).await {
-                Ok(Ok(1..)) => ignored.clear(),
-                Ok(Err(err)) => return Some(err),
-                Ok(Ok(0)) | Err(_) => return None,
+        let heard = async {
+            let mut ignored = Vec::new();
+            loop {
+                match self.read(&mut ignored).await {
+                    Ok(1..) => ignored.clear(),
+                    Ok(0) => return None,
+                    Err(err) => return Some(err),
+                }
             }
-        }
+        };
+        timeout(LAST_WORDS, heard).await.unwrap_or(None)
     }
 
     /// Ends it in an orderly way: says that nothing more comes, and waits for the other side to have
@@ -304,7 +307,8 @@ impl Meter {
     }
 }
 
-/// A socket whose written bytes are counted.
+/// A socket whose written bytes are counted. An error that it gives is one that its kernel does not give
+/// again, and without which an empty queue would look like an arrival.
 struct Counted<S> {
     socket: S,
     meter: Arc<Meter>,
@@ -317,8 +321,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(written)) = done {
-            self.meter.count(written);
+        match &done {
+            Poll::Ready(Ok(written)) => self.meter.count(*written),
+            Poll::Ready(Err(err)) => self.meter.fail(&err.to_string()),
+            Poll::Pending => {}
         }
         done
     }
@@ -338,6 +344,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, into)
+        let done = Pin::new(&mut self.socket).poll_read(cx, into);
+        if let Poll::Ready(Err(err)) = &done {
+            self.meter.fail(&err.to_string());
+        }
+        done
     }
 }

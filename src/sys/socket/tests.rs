@@ -60,15 +60,15 @@ fn over_a_local_socket_only_what_was_read_is_confirmed() {
 fn a_peer_that_closes_or_resets_is_noticed_without_reading() {
     let (ours, mut theirs) = pair();
     let probe = Probe::of(&ours).unwrap();
-    assert_eq!(probe.peer(), Peer::Quiet);
+    assert_eq!(probe.peer().unwrap(), Peer::Quiet);
     theirs.write_all(b"x").unwrap();
-    becomes(|| probe.peer(), &Peer::Speaks);
+    becomes(|| probe.peer().unwrap(), &Peer::Speaks);
     drop((ours, theirs));
 
     let (ours, theirs) = pair();
     let probe = Probe::of(&ours).unwrap();
     drop(theirs);
-    becomes(|| probe.peer(), &Peer::Gone);
+    becomes(|| probe.peer().unwrap(), &Peer::Gone);
 
     let (mut ours, theirs) = pair();
     let probe = Probe::of(&ours).unwrap();
