@@ -302,3 +302,66 @@ fn streams_that_are_slow_close_reset_and_restart_lose_only_what_no_sender_can_kn
     assert!(resets > 0 && missing <= resets * 40, "{missing} of {resets} resets");
     assert_eq!(number(&home, "settled_seq"), 8000);
 }
+
+/// So long as a receiver that is gone was waited for before this was known at once, nothing was sent.
+#[test]
+fn a_reset_is_noticed_at_once_and_not_when_the_patience_ends() {
+    let receiver = of_kind(Kind::Tcp);
+    receiver.fault_when(|seen| (seen.message % 400 == 200).then_some(Fault::Reset));
+    let (_sim, home) = given(&receiver, numbered(3000, |_| "x".repeat(300)), "timeout = \"10m\"");
+
+    let told = home.command(&["run", "--once", "--patience", "1m"]).output().unwrap();
+
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    assert_eq!(number(&home, "settled_seq"), 3000);
+}
+
+#[test]
+fn what_a_local_receiver_has_not_read_when_it_ends_is_sent_again() {
+    const ENDS: usize = 8;
+    for (kind, fault) in [
+        (Kind::UnixStream, Fault::Reset),
+        (Kind::UnixStream, Fault::Close),
+        (Kind::UnixDatagram, Fault::Restart(Duration::from_millis(20))),
+    ] {
+        let receiver = of_kind(kind);
+        let of_this = fault.clone();
+        let mut ends = 0;
+        if kind == Kind::UnixStream {
+            // Reads little at a time, so that it has read little that it does not take.
+            receiver.fault_when_connected(|_| Some(Fault::Slow(Duration::ZERO)));
+        }
+        receiver.fault_when(move |seen| {
+            let is_due = seen.message % 100 == 40 && ends < ENDS;
+            ends += usize::from(is_due);
+            is_due.then(|| of_this.clone())
+        });
+        let (_sim, home) = given(&receiver, plain(600), "batch = { events = 60 }");
+
+        home.run_once_well();
+
+        assert_eq!(number(&home, "settled_seq"), 600, "{kind:?} {fault:?}");
+        assert_eq!(receiver.violations(), [""; 0]);
+        // The message that it had read when it ended, and did not take.
+        let missing = 600 - copies(&lines(&receiver)).len();
+        assert!(missing <= ENDS, "{kind:?} {fault:?}: {missing}");
+    }
+}
+
+#[test]
+fn a_receiver_that_accepts_and_closes_at_once_takes_nothing() {
+    for fault in [Fault::Close, Fault::Reset] {
+        let receiver = of_kind(Kind::Tcp);
+        receiver.fault_when_connected(move |_| Some(fault.clone()));
+        let (_sim, home) = given(&receiver, plain(300), "");
+
+        let once = home.command(&["run", "--once", "--patience", "4s"]).output().unwrap();
+
+        assert_eq!(once.status.code(), Some(1));
+        assert_eq!((number(&home, "settled_seq"), receiver.count()), (0, 0));
+        assert!(receiver.connections() > 1, "it is tried again");
+        receiver.mend();
+        home.run_once_well();
+        has_all(&receiver, 300);
+    }
+}

@@ -129,10 +129,17 @@ fn what_cannot_be_is_refused() {
         "such as \"siem.example.com\"",
     );
     refused(&sink_to("tls://a.example", "timeout = '0s'"), "timeout`: must be more than `0s`", "");
+    for name in ["", "a b", "é"] {
+        refused(
+            &sink_to("tls://a.example", &format!("hostname = '{name}'")),
+            "hostname`: is not 1 to 255 characters of ASCII without spaces",
+            "name it as RFC 5424 has it, or leave it out",
+        );
+    }
     refused(
-        &sink_to("tls://a.example", "hostname = ''"),
-        "hostname`: is empty",
-        "name it, or leave it out",
+        &sink_to("tls://a.example", "enterprise_number = 0"),
+        "enterprise_number`: is no number that IANA gives away",
+        "your organisation's own, or leave it out",
     );
     refused(
         &sink_to("tls://a.example", "rebind_every = '0s'"),

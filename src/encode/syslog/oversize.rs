@@ -10,9 +10,28 @@ use crate::encode::json::{Marks, put_member};
 use crate::encode::members::members;
 use crate::event::Event;
 
+/// What is left of a type in our own member, where that takes too much room: bytes.
+const SHORT_TYPES: [usize; 3] = [usize::MAX, 64, 8];
+
 /// Appends the message with its longest values cut, framed. False, and nothing is appended, when no
 /// cut makes it fit.
 pub(super) fn truncate(event: &Event<'_>, layout: &Layout, out: &mut Vec<u8>) -> bool {
+    SHORT_TYPES.into_iter().any(|most| {
+        let event_type = event.event_type.map(|event_type| beginning(event_type, most));
+        truncate_values(&Event { event_type, ..*event }, layout, out)
+    })
+}
+
+/// As much of a text as has at most so many bytes.
+fn beginning(text: &str, most: usize) -> &str {
+    if text.len() <= most {
+        return text;
+    }
+    let ends = text.char_indices().map(|(at, char)| at + char.len_utf8());
+    &text[..ends.take_while(|end| *end <= most).last().unwrap_or(0)]
+}
+
+fn truncate_values(event: &Event<'_>, layout: &Layout, out: &mut Vec<u8>) -> bool {
     let begin = out.len();
     header::put(event, layout, Mark::Truncated, out);
     let mut ours = Vec::new();

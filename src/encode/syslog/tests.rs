@@ -198,6 +198,26 @@ fn what_is_too_long_is_cut_and_says_so() {
 }
 
 #[test]
+fn a_type_that_takes_too_much_room_is_cut_too() {
+    for (event_type, most) in
+        [("t".repeat(10_000), 8192), ("🚢".repeat(40), 480), ("é".repeat(100), 480)]
+    {
+        let raw = format!(r#"{{"audit_event":"{event_type}","n":1}}"#);
+        let event = Event { event_type: Some(&event_type), ..event(&raw) };
+        let layout = Layout { format: Format::Json, max_message: most, ..layout() };
+
+        let message = framed(&event, &layout).unwrap();
+
+        let text = &message[message.find('{').unwrap()..];
+        let object: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(object["siemferry"]["truncated"], true);
+        assert_eq!(object["n"], 1, "{text}");
+        let kept = object["siemferry"]["type"].as_str().unwrap();
+        assert!(!kept.is_empty() && event_type.starts_with(kept), "{text}");
+    }
+}
+
+#[test]
 fn what_cannot_be_cut_short_enough_is_refused() {
     let raw = format!(r#"{{"a":"{}"}}"#, "x".repeat(100));
     let length = BEFORE.len() + raw.len();

@@ -132,8 +132,11 @@ impl Config {
                 .as_deref()
                 .is_some_and(|name| host(name).is_none())
                 .then_some(server_name),
-            (self.hostname.as_deref() == Some(""))
-                .then(|| Problem::at("hostname", "is empty").hint("name it, or leave it out")),
+            self.check_hostname(),
+            (self.enterprise_number == Some(0)).then(|| {
+                Problem::at("enterprise_number", "is no number that IANA gives away")
+                    .hint("your organisation's own, or leave it out")
+            }),
             (self.oversize == Oversize::Split && self.header != Header::Rfc5424).then_some(split),
             self.batch.check(),
         ];
@@ -142,6 +145,14 @@ impl Config {
         problems.extend(self.check_length());
         problems.extend(self.check_unused());
         problems
+    }
+
+    fn check_hostname(&self) -> Option<Problem> {
+        let name = self.hostname.as_deref()?;
+        (name.is_empty() || sound_hostname(name) != name).then(|| {
+            Problem::at("hostname", "is not 1 to 255 characters of ASCII without spaces")
+                .hint("name it as RFC 5424 has it, or leave it out")
+        })
     }
 
     fn check_addresses(&self) -> Vec<Problem> {

@@ -3,7 +3,7 @@
 //! UDP promises nothing, and is only used by who has asked for that. A local socket's datagram counts
 //! as delivered when the process behind it has read it.
 
-use std::io;
+use std::io::{self, ErrorKind::ConnectionRefused};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -47,6 +47,12 @@ fn bound(path: &Path) -> io::Result<Bound> {
 }
 
 impl Local {
+    /// Waits until its process has read all that was sent.
+    async fn has_read(&self, patience: Duration) -> io::Result<()> {
+        self.meter.arrived(self.meter.written(), patience).await?;
+        self.is_still_there().await
+    }
+
     /// When its process dies, the kernel throws away what that has not read, and says nothing of it:
     /// an empty queue is proof only while the same process is there.
     async fn is_still_there(&self) -> io::Result<()> {
@@ -75,8 +81,36 @@ impl Line {
         Ok(Self::Local(Local { socket, meter, path: path.to_owned(), bound: bound(path)? }))
     }
 
-    /// Sends each message; says how many events have gone out whole, and why that is not all.
+    /// Sends each message; says how many events, from the first on, have gone out whole or, on this
+    /// machine, were read, and why these are not all.
     pub async fn send(
+        &self,
+        batch: &Batch,
+        framing: Framing,
+        patience: Duration,
+    ) -> (usize, io::Result<()>) {
+        match self {
+            Self::Udp(_) => {
+                let (sent, done) = self.send_all(batch, framing, patience).await;
+                // A refusal is of the datagram before.
+                let is_late = done.as_ref().is_err_and(|err| err.kind() == ConnectionRefused);
+                (sent.saturating_sub(usize::from(is_late)), done)
+            }
+            Self::Local(local) => {
+                let (sent, done) = self.send_all(batch, framing, patience).await;
+                if done.is_err() {
+                    // Of what was not read, nobody knows which messages it is.
+                    return (0, done);
+                }
+                match local.has_read(patience).await {
+                    Ok(()) => (sent, Ok(())),
+                    Err(err) => (0, Err(err)),
+                }
+            }
+        }
+    }
+
+    async fn send_all(
         &self,
         batch: &Batch,
         framing: Framing,
@@ -94,16 +128,7 @@ impl Line {
                 }
             }
         }
-        let Self::Local(local) = self else { return (batch.ends.len(), Ok(())) };
-        let read = async {
-            local.meter.arrived(local.meter.written(), patience).await?;
-            local.is_still_there().await
-        };
-        // Of what was not read, nobody knows which messages it is.
-        match read.await {
-            Ok(()) => (batch.ends.len(), Ok(())),
-            Err(err) => (0, Err(err)),
-        }
+        (batch.ends.len(), Ok(()))
     }
 
     async fn send_one(&self, message: &[u8], patience: Duration) -> io::Result<()> {
