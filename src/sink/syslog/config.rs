@@ -162,7 +162,16 @@ impl Config {
             return vec![Problem::at("address", "is missing").hint(HINT)];
         }
         let wrong = self.address.parsed().filter_map(Result::err);
-        wrong.map(|text| Problem::at("address", text).hint(HINT)).collect()
+        let wrong = wrong.map(|text| Problem::at("address", text).hint(HINT));
+        let unnamed =
+            self.address.sound().into_iter().filter(|address| {
+                address.transport.is_tls() && self.server_name(address).is_none()
+            });
+        let unnamed = unnamed.map(|address| {
+            Problem::at("address", format!("no certificate can be for the host of `{address}`"))
+                .hint("name the one that the receiver's is for in `server_name`")
+        });
+        wrong.chain(unnamed).collect()
     }
 
     fn check_length(&self) -> Option<Problem> {

@@ -62,7 +62,9 @@ impl Line {
         match self {
             Self::Stream(line) => {
                 let meter = line.wire().meter();
-                meter.known() >= meter.written()
+                // What is known counts where the connection is broken by now.
+                let known = meter.look().unwrap_or_else(|_| meter.known());
+                known >= meter.written()
             }
             Self::Relp(_) | Self::Datagram(_) => true,
         }
