@@ -19,6 +19,7 @@ use super::{Batch, DeliveryError, Receipt, Resumed, Sink, Unencodable, Upcoming,
 use crate::encode::syslog::{Layout, encode};
 use crate::event::Event;
 use crate::position::Bookmark;
+use crate::sys::socket;
 use crate::tls;
 
 mod address;
@@ -91,16 +92,16 @@ impl SyslogSink {
         &self,
         held: &'a mut MutexGuard<'_, Option<Open>>,
     ) -> Result<&'a mut Open, DeliveryError> {
+        let is_over = self.is_over.swap(false, Ordering::SeqCst);
         if let Some(mut open) = held.take() {
             let most = self.config.rebind_every;
             let is_old = most.is_some_and(|most| open.since.elapsed() >= most.duration());
-            let is_over = self.is_over.swap(false, Ordering::SeqCst) || is_old;
             if let Some(err) = open.line.ending().await {
                 if !open.line.is_proven() {
                     // What is sent again comes first.
                     return Err(trouble(&open.address, &err, false));
                 }
-            } else if is_over {
+            } else if is_over || is_old {
                 open.line.end().await;
             } else {
                 **held = Some(open);
@@ -114,7 +115,7 @@ impl SyslogSink {
 
     /// Connects to the first address that takes messages.
     async fn connect(&self) -> Result<Open, DeliveryError> {
-        let mut failed: Option<DeliveryError> = None;
+        let mut failed = Vec::new();
         for address in &self.addresses {
             match self.connect_to(address).await {
                 Ok(line) => {
@@ -126,11 +127,11 @@ impl SyslogSink {
                         // Somebody may put another certificate there.
                         *self.tls.lock().await = None;
                     }
-                    failed = Some(both(failed.take(), err));
+                    failed.push(err);
                 }
             }
         }
-        Err(failed.unwrap_or_else(|| DeliveryError::blocked("`address` is missing", None)))
+        Err(together(failed))
     }
 
     async fn connect_to(&self, address: &Address) -> Result<Line, DeliveryError> {
@@ -187,11 +188,11 @@ impl SyslogSink {
                 self.judge(&proof);
                 let written = match written {
                     Ok(()) => Ok(()),
-                    Err(err) => Err(self.broken(&mut held, err, &proof, &address).await),
+                    Err(err) => Err(self.broken(&mut held, err, &proof, &address, breaks).await),
                 };
                 // Meanwhile the next batch is written.
                 drop(held);
-                let arrived = self.prove(batch, &proof, written, &address).await;
+                let arrived = self.prove(batch, &proof, written, &address, breaks).await;
                 Self::receipt(batch, arrived)
             }
             Line::Relp(session) => {
@@ -206,6 +207,12 @@ impl SyslogSink {
             }
             Line::Datagram(line) => {
                 let (events, sent) = line.send(batch, self.layout.framing, patience).await;
+                if let Err(err) = &sent
+                    && socket::is_too_long(err)
+                {
+                    let reason = format!("deliver to `{address}`: {err}");
+                    return Err(DeliveryError::Refused { reason, is_size: true });
+                }
                 let wrong = sent.err().map(|err| trouble(&address, &err, true));
                 if wrong.is_some() {
                     *held = None;
@@ -222,6 +229,7 @@ impl SyslogSink {
         proof: &Proof,
         written: Result<(), DeliveryError>,
         address: &Address,
+        breaks: u64,
     ) -> Arrived {
         let (events, arrived) = proof.wait(batch, self.config.patience()).await;
         let wrong = match (written, arrived) {
@@ -229,25 +237,26 @@ impl SyslogSink {
             (Err(wrong), _) => Some(wrong),
             (Ok(()), Err(err)) => {
                 let mut held = self.open.lock().await;
-                Some(self.broken(&mut held, err, proof, address).await)
+                Some(self.broken(&mut held, err, proof, address, breaks).await)
             }
         };
         Arrived { events, wrong }
     }
 
     /// Takes the connection out of use, unless another has taken its place, and says what is wrong
-    /// with it.
+    /// with it; `breaks` is how many there were when the batch came.
     async fn broken(
         &self,
         held: &mut MutexGuard<'_, Option<Open>>,
         err: std::io::Error,
         proof: &Proof,
         address: &Address,
+        breaks: u64,
     ) -> DeliveryError {
         let Some(open) = held.take_if(|open| open.line.is_of(proof.meter())) else {
             // Whoever has taken it away has heard what there was to hear.
-            return match &self.breaks().1 {
-                Some(why @ DeliveryError::Blocked { .. }) => the_same(why),
+            return match &*self.breaks() {
+                (now, Some(why @ DeliveryError::Blocked { .. })) if *now != breaks => the_same(why),
                 _ => trouble(address, &err, proof.is_begun()),
             };
         };
@@ -282,7 +291,7 @@ impl SyslogSink {
             return Err(wrong);
         }
         let reason = wrong.to_string();
-        let is_ambiguous = wrong.is_ambiguous();
+        let is_ambiguous = wrong.is_ambiguous() && arrived.events < batch.ends.len();
         let retry = || Verdict::Retry { reason: reason.clone() };
         let verdict = |at| if at < arrived.events { Verdict::Accepted } else { retry() };
         let verdicts = (0..batch.ends.len()).map(verdict).collect();
@@ -310,19 +319,20 @@ fn acknowledged(
     }
 }
 
-/// The trouble with another address too: what passes by itself is not blocked.
-fn both(first: Option<DeliveryError>, second: DeliveryError) -> DeliveryError {
-    let Some(first) = first else { return second };
+/// The trouble with each address: where one passes by itself, all of it does.
+fn together(mut failed: Vec<DeliveryError>) -> DeliveryError {
+    if failed.len() == 1 {
+        return failed.remove(0);
+    }
     let told = |err: &DeliveryError| match err {
         DeliveryError::Blocked { source, hint: Some(hint), .. } => format!("{source} ({hint})"),
         other => other.to_string(),
     };
-    let text = format!("{}; {}", told(&first), told(&second));
-    match (first, second) {
-        (DeliveryError::Blocked { hint, .. }, DeliveryError::Blocked { .. }) => {
-            DeliveryError::blocked(text, hint)
-        }
-        _ => DeliveryError::passing(text),
+    let text = failed.iter().map(told).collect::<Vec<_>>().join("; ");
+    if failed.iter().all(|err| matches!(err, DeliveryError::Blocked { .. })) {
+        DeliveryError::blocked(text, None)
+    } else {
+        DeliveryError::passing(text)
     }
 }
 
@@ -361,7 +371,8 @@ impl Sink for SyslogSink {
 
     async fn close(&self, in_a_hurry: bool) {
         const HURRY: Duration = Duration::from_millis(500);
-        let Some(open) = self.open.lock().await.take() else { return };
+        // Whoever holds it is a delivery that was given up, and is not polled any more.
+        let Ok(Some(open)) = self.open.try_lock().map(|mut open| open.take()) else { return };
         if in_a_hurry {
             let _ = timeout(HURRY, open.line.end()).await;
         } else {

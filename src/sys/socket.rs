@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-pub use imp::{Datagrams, Local, Probe, local, watch_over};
+pub use imp::{Datagrams, Local, Probe, is_too_long, local, watch_over};
 
 /// What can be seen of the other side without reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,8 @@ mod imp {
             let _ = sockopt::set_tcp_quickack(&self.0, true);
         }
 
-        /// The error that has befallen the connection, if one has; a second question finds none.
+        /// The error that has befallen the connection, if one has; a second question finds none. It may
+        /// be one that the connection would outlive, such as a host that is out of reach for a while.
         pub fn fault(&self) -> io::Result<()> {
             Ok(sockopt::socket_error(&self.0)??)
         }
@@ -101,14 +102,22 @@ mod imp {
         sockopt::set_socket_send_buffer_size(socket, watch.send_buffer)?;
         #[cfg(target_os = "linux")]
         {
-            let third = (watch.patience / 3).max(Duration::from_secs(1));
+            // Kernels take no more than this (tcp(7)).
+            let longest = Duration::from_secs(32_767);
+            let third = (watch.patience / 3).clamp(Duration::from_secs(1), longest);
             sockopt::set_tcp_keepidle(socket, third)?;
             sockopt::set_tcp_keepintvl(socket, third)?;
             sockopt::set_tcp_keepcnt(socket, 2)?;
-            let patience = u32::try_from(watch.patience.as_millis()).unwrap_or(u32::MAX);
+            let patience = i32::try_from(watch.patience.as_millis()).unwrap_or(i32::MAX);
+            let patience = patience.unsigned_abs();
             sockopt::set_tcp_user_timeout(socket, patience)?;
         }
         Ok(())
+    }
+
+    /// True when an error says that no datagram can be so long.
+    pub fn is_too_long(err: &io::Error) -> bool {
+        err.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
     }
 
     /// A socket that keeps the borders of messages, as `/dev/log` does.
@@ -172,6 +181,11 @@ mod imp {
         pub fn peer(&self) -> io::Result<Peer> {
             Ok(Peer::Quiet)
         }
+    }
+
+    /// True when an error says that no datagram can be so long: not known here.
+    pub fn is_too_long(_: &io::Error) -> bool {
+        false
     }
 
     /// Does nothing here.

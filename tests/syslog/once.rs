@@ -365,3 +365,29 @@ fn a_receiver_that_accepts_and_closes_at_once_takes_nothing() {
         has_all(&receiver, 300);
     }
 }
+
+#[test]
+fn an_event_in_several_messages_counts_when_all_are_acknowledged() {
+    let parts = |fault: Option<Fault>| {
+        let receiver = of_kind(Kind::Relp);
+        receiver.fault_when(move |seen| fault.clone().filter(|_| seen.message == 61));
+        let keys = "max_message = \"1KiB\"\noversize = \"split\"";
+        let (_sim, home) = given(&receiver, numbered(50, |_| "x".repeat(3000)), keys);
+        home.run_once_well();
+        assert_eq!(receiver.violations(), [""; 0]);
+        let messages = receiver.messages();
+        let count = messages.len();
+        let distinct: std::collections::BTreeSet<_> = messages.into_iter().collect();
+        // When an event was received is in its text.
+        (distinct.len(), count, number(&home, "ambiguous"))
+    };
+
+    let (all, sent, ambiguous) = parts(None);
+    assert!(all >= 200 && sent == all && ambiguous == 0, "{all} {sent} {ambiguous}");
+
+    for fault in [Fault::LoseAck, Fault::ServerClose] {
+        let (distinct, sent, ambiguous) = parts(Some(fault));
+        assert_eq!(distinct, all);
+        assert!(sent == all || ambiguous >= 1, "{sent} of {all}, {ambiguous}");
+    }
+}

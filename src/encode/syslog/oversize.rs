@@ -18,7 +18,7 @@ const SHORT_TYPES: [usize; 3] = [usize::MAX, 64, 8];
 pub(super) fn truncate(event: &Event<'_>, layout: &Layout, out: &mut Vec<u8>) -> bool {
     SHORT_TYPES.into_iter().any(|most| {
         let event_type = event.event_type.map(|event_type| beginning(event_type, most));
-        truncate_values(&Event { event_type, ..*event }, layout, out)
+        truncate_values(event, &Event { event_type, ..*event }, layout, out)
     })
 }
 
@@ -31,12 +31,18 @@ fn beginning(text: &str, most: usize) -> &str {
     &text[..ends.take_while(|end| *end <= most).last().unwrap_or(0)]
 }
 
-fn truncate_values(event: &Event<'_>, layout: &Layout, out: &mut Vec<u8>) -> bool {
+/// `short` is the same event, as our member tells of it.
+fn truncate_values(
+    event: &Event<'_>,
+    short: &Event<'_>,
+    layout: &Layout,
+    out: &mut Vec<u8>,
+) -> bool {
     let begin = out.len();
     header::put(event, layout, Mark::Truncated, out);
     let mut ours = Vec::new();
     match layout.format {
-        Format::Json => put_member(event, Marks { truncated: true, ..Marks::default() }, &mut ours),
+        Format::Json => put_member(short, Marks { truncated: true, ..Marks::default() }, &mut ours),
         Format::Raw => ours.extend_from_slice(br#""siemferry":{"truncated":true}"#),
     }
     framing::escape(layout.framing, 0, &mut ours);

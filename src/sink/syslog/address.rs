@@ -83,6 +83,9 @@ impl Transport {
     }
 }
 
+/// What fits into the address of a socket (unix(7)).
+const LONGEST_PATH: usize = 107;
+
 impl FromStr for Address {
     type Err = String;
 
@@ -96,6 +99,9 @@ impl FromStr for Address {
         if transport == Transport::Unix {
             if !rest.starts_with('/') {
                 return Err(format!("`{shown}` names no absolute path"));
+            }
+            if rest.len() > LONGEST_PATH {
+                return Err(format!("`{shown}` names a path of more than {LONGEST_PATH} bytes"));
             }
             return Ok(Self { transport, place: Place::Path(rest.into()) });
         }

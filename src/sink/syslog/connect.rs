@@ -208,8 +208,18 @@ pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> Delive
         _ => secret::redact(&err.to_string()),
     };
     let text = format!("deliver to `{address}`: {text}");
-    if let Some(hint) = tls::fault(err).and_then(hint) {
+    if let Some(fault) = tls::fault(err)
+        && let Some(hint) = hint(fault)
+    {
+        // What goes wrong on a connection that was good passes by itself.
+        if is_ambiguous && !refuses_certificate(fault) {
+            let source = format!("{text} ({hint})").into();
+            return DeliveryError::Retry { after: None, source, is_ambiguous };
+        }
         return DeliveryError::blocked(text, hint.to_owned());
+    }
+    if err.kind() == io::ErrorKind::PermissionDenied {
+        return DeliveryError::blocked(text, "may this user write to it?".to_owned());
     }
     if err.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<stream::SpeaksTls>) {
         return DeliveryError::blocked(text, "say `tls://` in its address".to_owned());
@@ -226,6 +236,25 @@ pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> Delive
     DeliveryError::Retry { after: None, source: format!("{text}{hint}").into(), is_ambiguous }
 }
 
+/// Whether the receiver does not take us for who we say we are.
+fn refuses_certificate(fault: &rustls::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    let rustls::Error::AlertReceived(alert) = fault else { return false };
+    matches!(
+        alert,
+        Alert::AccessDenied
+            | Alert::BadCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateRequired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::DecryptError
+            | Alert::HandshakeFailure
+            | Alert::UnknownCA
+            | Alert::UnsupportedCertificate
+    )
+}
+
 /// What to do about a fault of TLS that does not pass by itself.
 fn hint(fault: &rustls::Error) -> Option<&'static str> {
     use rustls::{AlertDescription as Alert, Error};
@@ -236,18 +265,7 @@ fn hint(fault: &rustls::Error) -> Option<&'static str> {
             | Alert::UserCanceled
             | Alert::NoRenegotiation,
         ) => None,
-        Error::AlertReceived(
-            Alert::AccessDenied
-            | Alert::BadCertificate
-            | Alert::CertificateExpired
-            | Alert::CertificateRequired
-            | Alert::CertificateRevoked
-            | Alert::CertificateUnknown
-            | Alert::DecryptError
-            | Alert::HandshakeFailure
-            | Alert::UnknownCA
-            | Alert::UnsupportedCertificate,
-        ) => Some(
+        fault if refuses_certificate(fault) => Some(
             "the receiver refuses our certificate, or asks for one: name it in `client_certificate`",
         ),
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } => {

@@ -2,7 +2,7 @@
 
 use super::address::{Address, Transport};
 use super::connect::{Line, trouble};
-use super::{SyslogSink, both};
+use super::{SyslogSink, together};
 use crate::sink::DeliveryError;
 
 /// Says what the sink will do.
@@ -10,27 +10,21 @@ use crate::sink::DeliveryError;
 /// # Errors
 /// What keeps it from all of its addresses.
 pub async fn probe(sink: &SyslogSink) -> Result<String, DeliveryError> {
-    let (mut told, mut failed, mut is_good) = (Vec::new(), None, false);
+    let (mut told, mut failed) = (Vec::new(), Vec::new());
     for address in &sink.addresses {
         let tried = match sink.connect_to(address).await {
             Ok(line) => shake_hands(address, line).await,
             Err(err) => Err(err),
         };
         match tried {
-            Ok(text) => {
-                is_good = true;
-                told.push(text);
-            }
+            Ok(text) => told.push(text),
             Err(err) => {
                 told.push(format!("not in use now: {err}"));
-                failed = Some(both(failed.take(), err));
+                failed.push(err);
             }
         }
     }
-    match failed {
-        Some(failed) if !is_good => Err(failed),
-        _ => Ok(told.join("; ")),
-    }
+    if failed.len() == sink.addresses.len() { Err(together(failed)) } else { Ok(told.join("; ")) }
 }
 
 /// Says what a connection shows of its receiver, and ends it.

@@ -75,8 +75,8 @@ struct Flight<'a> {
     waiting: VecDeque<(u32, usize)>,
     out: Vec<u8>,
     written: usize,
-    has_begun: bool,
-    /// Of each event, how many messages have no answer.
+    /// Of each event, how many messages there are, and how many of them have no answer.
+    total: Vec<usize>,
     unanswered: Vec<usize>,
     refused: Vec<Option<String>>,
 }
@@ -144,9 +144,16 @@ impl Session {
 
     /// Sends the batch and waits for the acknowledgements.
     pub async fn send(&mut self, batch: &Batch, framing: Framing, patience: Duration) -> Outcome {
+        let begins = self.wire.meter().written();
         let mut flight = Flight::new(batch, framing);
         let broken = self.carry(&mut flight, patience).await.err();
-        flight.outcome(broken)
+        if broken.is_some() {
+            // What it has acknowledged before it broke is there to be read.
+            while let Ok(Some(1..)) = self.wire.read_now(&mut self.received).await {}
+            let _ = self.take_answers(&mut flight);
+        }
+        let has_begun = self.wire.meter().written() > begins;
+        flight.outcome(broken, has_begun)
     }
 
     async fn carry(&mut self, flight: &mut Flight<'_>, patience: Duration) -> io::Result<()> {
@@ -163,7 +170,6 @@ impl Session {
                 Err(io::Error::new(io::ErrorKind::TimedOut, text))
             })?;
             flight.written += written;
-            flight.has_begun |= written > 0;
             if read == Some(0) {
                 return Err(closed());
             }
@@ -276,7 +282,7 @@ impl<'a> Flight<'a> {
             waiting: VecDeque::with_capacity(WINDOW),
             out: Vec::new(),
             written: 0,
-            has_begun: false,
+            total: unanswered.clone(),
             unanswered,
             refused: vec![None; events],
         }
@@ -297,13 +303,17 @@ impl<'a> Flight<'a> {
         Ok(())
     }
 
-    fn outcome(self, broken: Option<io::Error>) -> Outcome {
+    fn outcome(self, broken: Option<io::Error>, has_begun: bool) -> Outcome {
         let verdict = |(unanswered, refused): (usize, Option<String>)| match (unanswered, refused) {
             (0, None) => Some(Verdict::Accepted),
             (0, Some(reason)) => Some(Verdict::Refused { reason }),
             _ => None,
         };
-        let is_ambiguous = self.has_begun && !self.waiting.is_empty();
+        // Of an event in several messages, all are sent again when one has no answer.
+        let is_in_part =
+            |(unanswered, total): (&usize, &usize)| 0 < *unanswered && unanswered < total;
+        let is_ambiguous = has_begun && !self.waiting.is_empty()
+            || self.unanswered.iter().zip(&self.total).any(is_in_part);
         let verdicts = self.unanswered.into_iter().zip(self.refused).map(verdict).collect();
         Outcome { verdicts, is_ambiguous, broken }
     }

@@ -152,6 +152,7 @@ impl Line {
             if let Some(err) = self.ending().await {
                 return Err(err);
             }
+            proof.is_void = self.trial.is_some();
             self.wire.write_all(&batch.bytes[start..*end], patience).await?;
             proof.ends = proof.meter.written();
             if let Some(marks) = &mut proof.marks {
@@ -161,7 +162,6 @@ impl Line {
             start = *end;
             self.chunk = (2 * self.chunk).min(LARGEST_CHUNK);
             if let Some(trial) = self.trial {
-                proof.is_void = true;
                 self.stand_trial(trial, patience).await?;
                 proof.is_void = false;
                 self.trial = None;

@@ -196,7 +196,8 @@ impl Wire {
     pub async fn end(mut self) {
         let orderly = async {
             let position = self.meter.written();
-            let _ = self.meter.arrived(position, FAREWELL).await;
+            // Others may wait for the same, and longer.
+            let _ = self.meter.arrived(position, Duration::MAX).await;
             let _ = self.stream.shutdown().await;
             let mut ignored = Vec::new();
             while let Ok(1..) = self.read(&mut ignored).await {
@@ -215,6 +216,10 @@ fn stalled(patience: Duration) -> io::Error {
 }
 
 /// Counts what is written to a socket, and asks its kernel what of it has arrived.
+///
+/// A kernel tells an error once, to whoever asks or writes next, and without that error an emptied
+/// queue looks like an arrival: so each who is told it calls [`Meter::fail`] before anybody else can
+/// look. That holds because all deliveries of a courier are polled by one task.
 pub struct Meter {
     probe: Probe,
     /// Bytes since the connection was made.
@@ -282,7 +287,8 @@ impl Meter {
         const LONGEST: Duration = Duration::from_millis(20);
         let (mut known, mut since, mut asked) = (self.known(), Instant::now(), 0_u32);
         loop {
-            let now = self.look()?;
+            // What is proven stays so, whatever befalls the connection then.
+            let now = if self.known() >= position { self.known() } else { self.look()? };
             if now >= position {
                 return Ok(());
             }
