@@ -11,7 +11,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{AlertDescription, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
 use crate::secret;
@@ -153,6 +153,24 @@ pub fn refuse_identity(path: &Path, reason: String) -> Error {
 pub fn fault<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
     cause.downcast_ref().or_else(|| fault(wrapped?))
+}
+
+/// Whether the server wants another certificate of ours. It may say so when the handshake is over for
+/// us, and has read nothing of what was sent then.
+pub fn refuses_certificate(err: &rustls::Error) -> bool {
+    let rustls::Error::AlertReceived(alert) = err else { return false };
+    matches!(
+        alert,
+        AlertDescription::AccessDenied
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate
+    )
 }
 
 /// Trusts the certificates whose fingerprints are known, and of those, where authorities are asked

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use rustls::AlertDescription;
-
 use crate::tls;
 
 /// Why there is no answer, or no client.
@@ -120,28 +118,10 @@ pub fn classify(err: &reqwest::Error, host: &str, waited: Duration) -> Error {
         return Error::Dns { host, reason };
     }
     let tls = tls_error(err);
-    if err.is_connect() || tls.is_some_and(refuses_certificate) {
+    if err.is_connect() || tls.is_some_and(tls::refuses_certificate) {
         return Error::Connect { host, reason, tls: tls.is_some() };
     }
     Error::Interrupted { host, reason }
-}
-
-/// Whether the server wants another certificate of ours. It may say so when the handshake is over for
-/// us, and has read nothing of the request then.
-fn refuses_certificate(err: &rustls::Error) -> bool {
-    let rustls::Error::AlertReceived(alert) = err else { return false };
-    matches!(
-        alert,
-        AlertDescription::AccessDenied
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateRequired
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::DecryptError
-            | AlertDescription::UnknownCA
-            | AlertDescription::UnsupportedCertificate
-    )
 }
 
 /// What TLS itself found wrong; not that a connection broke in the middle of a handshake.

@@ -378,7 +378,6 @@ fn an_event_in_several_messages_counts_when_all_are_acknowledged() {
         let messages = receiver.messages();
         let count = messages.len();
         let distinct: std::collections::BTreeSet<_> = messages.into_iter().collect();
-        // When an event was received is in its text.
         (distinct.len(), count, number(&home, "ambiguous"))
     };
 

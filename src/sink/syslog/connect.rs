@@ -212,7 +212,7 @@ pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> Delive
         && let Some(hint) = hint(fault)
     {
         // What goes wrong on a connection that was good passes by itself.
-        if is_ambiguous && !refuses_certificate(fault) {
+        if is_ambiguous && !tls::refuses_certificate(fault) {
             let source = format!("{text} ({hint})").into();
             return DeliveryError::Retry { after: None, source, is_ambiguous };
         }
@@ -236,27 +236,10 @@ pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> Delive
     DeliveryError::Retry { after: None, source: format!("{text}{hint}").into(), is_ambiguous }
 }
 
-/// Whether the receiver does not take us for who we say we are.
-fn refuses_certificate(fault: &rustls::Error) -> bool {
-    use rustls::AlertDescription as Alert;
-    let rustls::Error::AlertReceived(alert) = fault else { return false };
-    matches!(
-        alert,
-        Alert::AccessDenied
-            | Alert::BadCertificate
-            | Alert::CertificateExpired
-            | Alert::CertificateRequired
-            | Alert::CertificateRevoked
-            | Alert::CertificateUnknown
-            | Alert::DecryptError
-            | Alert::HandshakeFailure
-            | Alert::UnknownCA
-            | Alert::UnsupportedCertificate
-    )
-}
-
 /// What to do about a fault of TLS that does not pass by itself.
 fn hint(fault: &rustls::Error) -> Option<&'static str> {
+    const CERTIFICATE: &str =
+        "the receiver refuses our certificate, or asks for one: name it in `client_certificate`";
     use rustls::{AlertDescription as Alert, Error};
     match fault {
         Error::AlertReceived(
@@ -265,9 +248,9 @@ fn hint(fault: &rustls::Error) -> Option<&'static str> {
             | Alert::UserCanceled
             | Alert::NoRenegotiation,
         ) => None,
-        fault if refuses_certificate(fault) => Some(
-            "the receiver refuses our certificate, or asks for one: name it in `client_certificate`",
-        ),
+        // OpenSSL says only that the handshake failed, where it misses a certificate.
+        Error::AlertReceived(Alert::HandshakeFailure) => Some(CERTIFICATE),
+        fault if tls::refuses_certificate(fault) => Some(CERTIFICATE),
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } => {
             Some("is it TLS that listens there? else say `tcp://` or `relp://`")
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
-use super::wire::Meter;
+use super::wire::{Meter, stalled};
 use crate::encode::syslog::{Framing, messages};
 use crate::sink::Batch;
 use crate::sys;
@@ -142,8 +142,6 @@ impl Line {
                 }
             }
         };
-        let text = || format!("no progress within {} s", patience.as_secs_f32());
-        let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, text()));
-        timeout(patience, sent).await.unwrap_or_else(late).map(drop)
+        timeout(patience, sent).await.unwrap_or_else(|_| Err(stalled(patience))).map(drop)
     }
 }

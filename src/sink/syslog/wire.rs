@@ -128,7 +128,7 @@ impl Wire {
         self.stream.read_buf(into).await
     }
 
-    /// Reads what has come already, and is more than nothing: 0 at the end, none when nothing has.
+    /// Reads what has come already: 0 at the end, none when nothing has, or it is not known yet.
     pub async fn read_now(&mut self, into: &mut Vec<u8>) -> io::Result<Option<usize>> {
         into.reserve(READ_AT_ONCE);
         let mut read = std::pin::pin!(self.stream.read_buf(into));
@@ -210,7 +210,8 @@ impl Wire {
 
 const READ_AT_ONCE: usize = 8 << 10;
 
-fn stalled(patience: Duration) -> io::Error {
+/// Nothing has moved for so long.
+pub fn stalled(patience: Duration) -> io::Error {
     let text = format!("no progress within {} s", patience.as_secs_f32());
     io::Error::new(io::ErrorKind::TimedOut, text)
 }
