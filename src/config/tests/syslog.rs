@@ -67,6 +67,17 @@ fn an_address_says_over_what_and_where_to() {
 }
 
 #[test]
+fn a_certificate_must_be_able_to_name_the_host() {
+    refused(
+        &sink_to("tls://a..b:6514", ""),
+        "address`: no certificate can be for the host of `tls://a..b:6514`",
+        "name the one that the receiver's is for in `server_name`",
+    );
+    assert!(sink_to("tls://a..b:6514", "server_name = 's.example'").load().is_ok());
+    assert!(sink_to("tls://[::1]:6514", "").load().is_ok());
+}
+
+#[test]
 fn udp_has_to_be_asked_for_by_its_flaw() {
     refused(
         &sink_to("udp://a.example", ""),

@@ -163,10 +163,10 @@ impl Config {
         }
         let wrong = self.address.parsed().filter_map(Result::err);
         let wrong = wrong.map(|text| Problem::at("address", text).hint(HINT));
-        let unnamed =
-            self.address.sound().into_iter().filter(|address| {
-                address.transport.is_tls() && self.server_name(address).is_none()
-            });
+        let unnamed = self.address.sound().into_iter().filter(|address| {
+            let is_unnamed = self.server_name.is_none() && self.server_name(address).is_none();
+            address.transport.is_tls() && is_unnamed
+        });
         let unnamed = unnamed.map(|address| {
             Problem::at("address", format!("no certificate can be for the host of `{address}`"))
                 .hint("name the one that the receiver's is for in `server_name`")
