@@ -9,6 +9,9 @@ mod once;
 /// The receiver configs and sinks that the page shows.
 mod docs;
 
+/// What is missing when receivers break streams again and again.
+mod streams;
+
 /// Whom it trusts over TLS, and what it tells of a mistake.
 mod secured;
 
