@@ -11,10 +11,9 @@ use crate::rig::{TOKEN, eventually};
 #[test]
 fn what_no_sweep_could_find_arrives_beside_a_running_daemon() {
     let (sim, home) = missed(20, "poll_every = \"1h\"");
-    let asked = sim.api.requests();
+    // Idle for an hour: only what is asked of it wakes it.
     let _daemon = home.spawn();
-    // Idle from then on, for an hour: only what is asked of it wakes it.
-    sim.wait_for_requests(asked + 1);
+    eventually("it runs", || home.logged("Started.") == 1);
 
     let told = start(&home, T, T + HOUR, &[]);
 
@@ -214,10 +213,9 @@ fn what_is_no_longer_remembered_comes_again_with_the_same_uid_and_only_when_that
 
 #[test]
 fn a_terminal_shows_the_progress_until_it_is_over() {
-    let (sim, home) = missed(20, "poll_every = \"1h\"");
-    let asked = sim.api.requests();
+    let (_sim, home) = missed(20, "poll_every = \"1h\"");
     let _daemon = home.spawn();
-    sim.wait_for_requests(asked + 1);
+    eventually("it runs", || home.logged("Started.") == 1);
     let (from, to) = (rfc3339(T), rfc3339(T + HOUR));
     let command =
         home.command(&["backfill", "start", "--source", "acme", "--from", &from, "--to", &to]);
