@@ -12,6 +12,9 @@ mod docs;
 /// What is missing when receivers break streams again and again.
 mod streams;
 
+/// Who is no receiver, and who comes after another.
+mod others;
+
 /// Whom it trusts over TLS, and what it tells of a mistake.
 mod secured;
 

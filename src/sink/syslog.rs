@@ -5,6 +5,7 @@
 //! process has read it. What is not proven when a connection breaks is sent again. UDP promises
 //! nothing, and has to be asked for.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -260,7 +261,9 @@ impl SyslogSink {
                 _ => trouble(address, &err, proof.is_begun()),
             };
         };
-        let words = if tls::fault(&err).is_none() { open.line.last_words().await } else { None };
+        // What it said itself is told by that.
+        let is_told = tls::fault(&err).is_some() || err.kind() == ErrorKind::InvalidData;
+        let words = if is_told { None } else { open.line.last_words().await };
         let wrong = trouble(address, &words.unwrap_or(err), proof.is_begun());
         self.broke(&wrong);
         wrong

@@ -14,7 +14,7 @@ use super::address::{Address, Place, Transport};
 use super::datagram;
 use super::relp::{NotOpened, Session};
 use super::stream;
-use super::wire::{Meter, Wire};
+use super::wire::{Answers, Meter, Wire};
 use crate::sink::DeliveryError;
 use crate::sys::socket::{self, Local, Probe, Watch, watch_over};
 use crate::{secret, tls};
@@ -221,8 +221,14 @@ pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> Delive
     if err.kind() == io::ErrorKind::PermissionDenied {
         return DeliveryError::blocked(text, "may this user write to it?".to_owned());
     }
-    if err.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<stream::SpeaksTls>) {
-        return DeliveryError::blocked(text, "say `tls://` in its address".to_owned());
+    if let Some(cause) = err.get_ref() {
+        if cause.is::<stream::SpeaksTls>() {
+            return DeliveryError::blocked(text, "say `tls://` in its address".to_owned());
+        }
+        if cause.is::<Answers>() {
+            let hint = "is it syslog that listens there? its receivers answer nothing";
+            return DeliveryError::blocked(text, hint.to_owned());
+        }
     }
     let hint = match err.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound

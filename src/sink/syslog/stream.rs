@@ -8,9 +8,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::wire::{Meter, Wire};
+use super::wire::{Answers, Meter, Wire};
 use crate::sink::Batch;
 use crate::sys::socket::Peer;
 
@@ -79,7 +79,7 @@ impl Line {
         match self.wire.peer() {
             Peer::Quiet => None,
             Peer::Gone => Some(closed()),
-            // Receivers have nothing to say but for TLS, which says in this way that it ends.
+            // TLS says in this way that it ends.
             Peer::Speaks => {
                 let mut said = Vec::new();
                 loop {
@@ -87,6 +87,9 @@ impl Line {
                         // A receiver of TLS that is told something else.
                         Ok(Some(1..)) if said.starts_with(ALERT) && self.wire.is_plain() => {
                             return Some(io::Error::new(io::ErrorKind::InvalidData, SpeaksTls));
+                        }
+                        Ok(Some(1..)) if self.trial.is_some() => {
+                            return Some(Answers::error(&said));
                         }
                         Ok(Some(1..)) => said.clear(),
                         Ok(None) => return None,
@@ -100,12 +103,14 @@ impl Line {
 
     /// What the other side has against a new connection, if it says so soon.
     pub async fn objection(&mut self) -> Option<io::Error> {
-        match self.wire.last_words().await {
-            None if self.wire.peer() == Peer::Gone => {
+        let mut said = Vec::new();
+        match timeout(TRIAL, self.wire.read(&mut said)).await.ok()? {
+            Ok(0) => {
                 let text = "the receiver closes the connection at once";
                 Some(io::Error::new(io::ErrorKind::ConnectionAborted, text))
             }
-            found => found,
+            Ok(_) => Some(Answers::error(&said)),
+            Err(err) => Some(err),
         }
     }
 

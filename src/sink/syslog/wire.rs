@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
+use crate::secret;
 use crate::sys::socket::{Peer, Probe};
 
 /// Bytes in both directions, encrypted or not.
@@ -24,6 +25,20 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 /// How long the end of a connection may take that nobody waits for.
 const FAREWELL: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// A receiver says nothing of its own accord: who answers is another kind of server.
+#[derive(Debug, thiserror::Error)]
+#[error("the other side says `{0}`")]
+pub struct Answers(String);
+
+impl Answers {
+    /// What was heard first, as a line of a log may have it.
+    pub fn error(said: &[u8]) -> io::Error {
+        let text = String::from_utf8_lossy(&said[..said.len().min(60)]).trim().to_owned();
+        let text = secret::redact(&text.escape_debug().to_string());
+        io::Error::new(io::ErrorKind::InvalidData, Self(text))
+    }
+}
 
 /// A connection.
 pub struct Wire {
@@ -79,9 +94,10 @@ impl Wire {
             }
             sleep(Duration::from_millis(2)).await;
         }
-        let mut ignored = Vec::new();
-        match timeout(A_TICKET, self.read(&mut ignored)).await {
+        let mut said = Vec::new();
+        match timeout(A_TICKET, self.read(&mut said)).await {
             Ok(Err(err)) => Err(err),
+            Ok(Ok(1..)) => Err(Answers::error(&said)),
             _ => Ok(()),
         }
     }
