@@ -244,7 +244,8 @@ impl Batch {
 pub struct Receipt {
     /// What became of each message, where that is known for each; none when all were accepted.
     pub verdicts: Option<Vec<Verdict>>,
-    /// True when the destination may hold some of what has the verdict [`Verdict::Retry`].
+    /// True when the destination may hold some of what has another verdict than
+    /// [`Verdict::Accepted`].
     pub is_ambiguous: bool,
     /// What the sink needs to resume behind this batch.
     pub bookmark: Option<Bookmark>,

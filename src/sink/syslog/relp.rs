@@ -27,6 +27,9 @@ const REFILL: usize = WINDOW / 2;
 /// How long a server may take to greet.
 const GREETING: Duration = Duration::from_secs(10);
 
+/// How long what was said before a session broke is listened for.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// How long the end of a session may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -78,6 +81,8 @@ struct Flight<'a> {
     /// Of each event, how many messages there are, and how many of them have no answer.
     total: Vec<usize>,
     unanswered: Vec<usize>,
+    /// Of each event, whether the receiver has taken one of its messages.
+    is_taken: Vec<bool>,
     refused: Vec<Option<String>>,
 }
 
@@ -149,7 +154,9 @@ impl Session {
         let broken = self.carry(&mut flight, patience).await.err();
         if broken.is_some() {
             // What it has acknowledged before it broke is there to be read.
-            while let Ok(Some(1..)) = self.wire.read_now(&mut self.received).await {}
+            let received = &mut self.received;
+            let heard = async { while let Ok(1..) = self.wire.read(received).await {} };
+            let _ = timeout(LAST_WORDS, heard).await;
             let _ = self.take_answers(&mut flight);
         }
         let has_begun = self.wire.meter().written() > begins;
@@ -204,11 +211,18 @@ impl Session {
 
     /// Takes note of what the receiver has said; whether it has answered anything.
     fn take_answers(&mut self, flight: &mut Flight<'_>) -> io::Result<bool> {
-        let (mut taken, mut has_answered) = (0, false);
-        while let Some((found, length)) =
-            frame::parse(&self.received[taken..]).map_err(|_| no_frame(&self.received[taken..]))?
+        let mut taken = 0;
+        let answered = self.note_answers(flight, &mut taken);
+        self.received.drain(..taken);
+        answered
+    }
+
+    fn note_answers(&self, flight: &mut Flight<'_>, taken: &mut usize) -> io::Result<bool> {
+        let mut has_answered = false;
+        while let Some((found, length)) = frame::parse(&self.received[*taken..])
+            .map_err(|_| no_frame(&self.received[*taken..]))?
         {
-            taken += length;
+            *taken += length;
             if found.number == 0 {
                 if found.command == b"serverclose" {
                     return Err(closed());
@@ -219,7 +233,6 @@ impl Session {
             flight.answered(found.number, code, text)?;
             has_answered = true;
         }
-        self.received.drain(..taken);
         Ok(has_answered)
     }
 
@@ -283,6 +296,7 @@ impl<'a> Flight<'a> {
             out: Vec::new(),
             written: 0,
             total: unanswered.clone(),
+            is_taken: vec![false; events],
             unanswered,
             refused: vec![None; events],
         }
@@ -296,7 +310,9 @@ impl<'a> Flight<'a> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         };
         self.unanswered[event] -= 1;
-        if code != 200 {
+        if code == 200 {
+            self.is_taken[event] = true;
+        } else {
             let text = secret::redact(&shortened(text));
             self.refused[event].get_or_insert(format!("{code} {text}"));
         }
@@ -312,8 +328,12 @@ impl<'a> Flight<'a> {
         // Of an event in several messages, all are sent again when one has no answer.
         let is_in_part =
             |(unanswered, total): (&usize, &usize)| 0 < *unanswered && unanswered < total;
+        // Of one that is refused as well, when it is asked about again.
+        let is_both =
+            |(refused, is_taken): (&Option<String>, &bool)| refused.is_some() && *is_taken;
         let is_ambiguous = has_begun && !self.waiting.is_empty()
-            || self.unanswered.iter().zip(&self.total).any(is_in_part);
+            || self.unanswered.iter().zip(&self.total).any(is_in_part)
+            || self.refused.iter().zip(&self.is_taken).any(is_both);
         let verdicts = self.unanswered.into_iter().zip(self.refused).map(verdict).collect();
         Outcome { verdicts, is_ambiguous, broken }
     }
