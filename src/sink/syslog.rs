@@ -12,11 +12,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
-use tracing::{info, warn};
+use tokio::time::timeout;
+use tracing::warn;
 
-use super::{Batch, DeliveryError, Receipt, Resumed, Sink, Unencodable, Upcoming, Verdict};
+use super::{Batch, DeliveryError, Receipt, Resumed, Sink, Unencodable, Upcoming};
 use crate::encode::syslog::{Layout, encode};
 use crate::event::Event;
 use crate::position::Bookmark;
@@ -27,6 +26,8 @@ mod address;
 mod config;
 mod connect;
 mod datagram;
+mod dial;
+mod outcome;
 mod probe;
 mod relp;
 mod stream;
@@ -35,55 +36,35 @@ mod wire;
 pub use address::{Address, Addresses, Place, Transport};
 pub use config::{Config, ENTERPRISE};
 
-use connect::{How, Line, connect, the_same, trouble};
+use connect::{Line, the_same, trouble};
+use dial::{Dialer, Open};
+use outcome::{Arrived, acknowledged, receipt, too_long};
 use stream::Proof;
 
 /// Sends to the first of its addresses that takes messages.
 pub struct SyslogSink {
     config: Config,
-    addresses: Vec<Address>,
+    dialer: Dialer,
     layout: Layout,
-    /// Read at the first use, and again after a block.
-    tls: Mutex<Option<TlsConnector>>,
     open: Mutex<Option<Open>>,
     /// How often no batch could be sent, and why the last time: what was to be sent behind it waits
     /// for its turn.
     breaks: std::sync::Mutex<(u64, Option<DeliveryError>)>,
     /// The next batch goes over a new connection.
     is_over: AtomicBool,
-    /// How long a new stream's first event must go unopposed: less while none lasts so long.
-    trial: std::sync::Mutex<Duration>,
-    /// The address that was told of.
-    told: std::sync::Mutex<Option<Address>>,
     has_warned: bool,
-}
-
-/// A connection, and where it goes.
-struct Open {
-    line: Line,
-    address: Address,
-    since: Instant,
-}
-
-/// What became of a batch: how many of its events, from the first on, have arrived, and what was wrong.
-struct Arrived {
-    events: usize,
-    wrong: Option<DeliveryError>,
 }
 
 impl SyslogSink {
     /// A sink that has opened nothing yet.
     pub fn new(config: &Config) -> Self {
         Self {
-            addresses: config.address.sound(),
+            dialer: Dialer::new(config),
             layout: config.layout(),
             config: config.clone(),
-            tls: Mutex::default(),
             open: Mutex::default(),
             breaks: std::sync::Mutex::default(),
             is_over: AtomicBool::new(false),
-            trial: stream::TRIAL.into(),
-            told: std::sync::Mutex::default(),
             has_warned: false,
         }
     }
@@ -95,74 +76,28 @@ impl SyslogSink {
     ) -> Result<&'a mut Open, DeliveryError> {
         let is_over = self.is_over.swap(false, Ordering::SeqCst);
         if let Some(mut open) = held.take() {
-            let most = self.config.rebind_every;
-            let is_old = most.is_some_and(|most| open.since.elapsed() >= most.duration());
             if let Some(err) = open.line.ending().await {
                 if !open.line.is_proven() {
-                    // What is sent again comes first.
-                    return Err(trouble(&open.address, &err, false));
+                    // What is sent again comes first. Of this batch, nothing was sent.
+                    return Err(the_same(&trouble(&open.address, &err, true)));
                 }
-            } else if is_over || is_old {
+            } else if is_over || open.is_old(&self.config) {
                 open.line.end().await;
             } else {
+                if open.is_stale() {
+                    match self.dialer.connect().await {
+                        Ok(other) => open = other,
+                        // Better than none.
+                        Err(_) => open.keep(),
+                    }
+                }
                 **held = Some(open);
             }
         }
         if held.is_none() {
-            **held = Some(self.connect().await?);
+            **held = Some(self.dialer.connect().await?);
         }
         Ok(held.as_mut().expect("there is one now"))
-    }
-
-    /// Connects to the first address that takes messages.
-    async fn connect(&self) -> Result<Open, DeliveryError> {
-        let mut failed = Vec::new();
-        for address in &self.addresses {
-            match self.connect_to(address).await {
-                Ok(line) => {
-                    self.tell(address);
-                    return Ok(Open { line, address: address.clone(), since: Instant::now() });
-                }
-                Err(err) => {
-                    if matches!(err, DeliveryError::Blocked { .. }) {
-                        // Somebody may put another certificate there.
-                        *self.tls.lock().await = None;
-                    }
-                    failed.push(err);
-                }
-            }
-        }
-        Err(together(failed))
-    }
-
-    async fn connect_to(&self, address: &Address) -> Result<Line, DeliveryError> {
-        let tls = if address.transport.is_tls() { Some(self.tls().await?) } else { None };
-        let server_name = self.config.server_name(address);
-        let patience = self.config.patience();
-        let trial = *self.trial();
-        connect(address, &How { tls: tls.as_ref(), server_name, patience, trial }).await
-    }
-
-    async fn tls(&self) -> Result<TlsConnector, DeliveryError> {
-        let mut held = self.tls.lock().await;
-        if let Some(tls) = &*held {
-            return Ok(tls.clone());
-        }
-        let config = self.config.clone();
-        let read = tokio::task::spawn_blocking(move || config.tls()).await;
-        let read = read.map_err(DeliveryError::passing)??;
-        let unset = || DeliveryError::blocked("no address of this sink is within TLS", None);
-        let tls = TlsConnector::from(Arc::new(read.ok_or_else(unset)?));
-        Ok(held.insert(tls).clone())
-    }
-
-    /// Says where the messages go, when that is not where they went before.
-    fn tell(&self, address: &Address) {
-        let mut told = self.told.lock().expect("nobody panics with it");
-        if told.as_ref() != Some(address) {
-            info!(address = %address, "Connected.");
-            *told = Some(address.clone());
-        }
     }
 
     async fn send(&self, batch: &Batch) -> Result<Receipt, DeliveryError> {
@@ -186,7 +121,7 @@ impl SyslogSink {
         match &mut open.line {
             Line::Stream(line) => {
                 let (proof, written) = line.write(batch, patience).await;
-                self.judge(&proof);
+                self.dialer.judge(&address, &proof);
                 let written = match written {
                     Ok(()) => Ok(()),
                     Err(err) => Err(self.broken(&mut held, err, &proof, &address, breaks).await),
@@ -194,13 +129,14 @@ impl SyslogSink {
                 // Meanwhile the next batch is written.
                 drop(held);
                 let arrived = self.prove(batch, &proof, written, &address, breaks).await;
-                Self::receipt(batch, arrived)
+                receipt(batch, arrived)
             }
             Line::Relp(session) => {
                 let outcome = session.send(batch, self.layout.framing, patience).await;
                 let broken = outcome.broken.as_ref();
                 let wrong = broken.map(|err| trouble(&address, err, outcome.is_ambiguous));
-                if let Some(wrong) = &wrong {
+                if let (Some(err), Some(wrong)) = (broken, &wrong) {
+                    self.dialer.learn(&address, err);
                     self.broke(wrong);
                     *held = None;
                 }
@@ -212,13 +148,13 @@ impl SyslogSink {
                     && socket::is_too_long(err)
                 {
                     let reason = format!("deliver to `{address}`: {err}");
-                    return Err(DeliveryError::Refused { reason, is_size: true });
+                    return Ok(too_long(batch.ends.len(), events, &reason));
                 }
                 let wrong = sent.err().map(|err| trouble(&address, &err, true));
                 if wrong.is_some() {
                     *held = None;
                 }
-                Self::receipt(batch, Arrived { events, wrong })
+                receipt(batch, Arrived { events, wrong })
             }
         }
     }
@@ -257,26 +193,21 @@ impl SyslogSink {
         let Some(open) = held.take_if(|open| open.line.is_of(proof.meter())) else {
             // Whoever has taken it away has heard what there was to hear.
             return match &*self.breaks() {
-                (now, Some(why @ DeliveryError::Blocked { .. })) if *now != breaks => the_same(why),
+                (now, Some(why @ DeliveryError::Blocked { .. }))
+                    if *now != breaks && !proof.is_begun() =>
+                {
+                    the_same(why)
+                }
                 _ => trouble(address, &err, proof.is_begun()),
             };
         };
+        self.dialer.learn(address, &err);
         // What it said itself is told by that.
         let is_told = tls::fault(&err).is_some() || err.kind() == ErrorKind::InvalidData;
         let words = if is_told { None } else { open.line.last_words().await };
         let wrong = trouble(address, &words.unwrap_or(err), proof.is_begun());
         self.broke(&wrong);
         wrong
-    }
-
-    fn trial(&self) -> std::sync::MutexGuard<'_, Duration> {
-        self.trial.lock().expect("nobody panics with it")
-    }
-
-    /// Where every connection is over before its trial is, that has to be shorter.
-    fn judge(&self, proof: &Proof) {
-        let mut trial = self.trial();
-        *trial = if proof.is_void() { *trial / 2 } else { stream::TRIAL };
     }
 
     fn breaks(&self) -> std::sync::MutexGuard<'_, (u64, Option<DeliveryError>)> {
@@ -286,56 +217,6 @@ impl SyslogSink {
     fn broke(&self, why: &DeliveryError) {
         let mut breaks = self.breaks();
         *breaks = (breaks.0 + 1, Some(the_same(why)));
-    }
-
-    fn receipt(batch: &Batch, arrived: Arrived) -> Result<Receipt, DeliveryError> {
-        let Some(wrong) = arrived.wrong else { return Ok(Receipt::default()) };
-        if arrived.events == 0 {
-            return Err(wrong);
-        }
-        let reason = wrong.to_string();
-        let is_ambiguous = wrong.is_ambiguous() && arrived.events < batch.ends.len();
-        let retry = || Verdict::Retry { reason: reason.clone() };
-        let verdict = |at| if at < arrived.events { Verdict::Accepted } else { retry() };
-        let verdicts = (0..batch.ends.len()).map(verdict).collect();
-        Ok(Receipt { verdicts: Some(verdicts), is_ambiguous, bookmark: None })
-    }
-}
-
-/// What a session of RELP has come to.
-fn acknowledged(
-    outcome: relp::Outcome,
-    wrong: Option<DeliveryError>,
-) -> Result<Receipt, DeliveryError> {
-    let is_accepted = |verdict: &Option<Verdict>| matches!(verdict, Some(Verdict::Accepted));
-    let has_any = outcome.verdicts.iter().any(Option::is_some);
-    match wrong {
-        Some(wrong) if !has_any => Err(wrong),
-        None if outcome.verdicts.iter().all(is_accepted) => Ok(Receipt::default()),
-        wrong => {
-            let reason = wrong.map_or_else(String::new, |wrong| wrong.to_string());
-            let retry = || Verdict::Retry { reason: reason.clone() };
-            let verdicts = outcome.verdicts.into_iter().map(|found| found.unwrap_or_else(retry));
-            let is_ambiguous = outcome.is_ambiguous;
-            Ok(Receipt { verdicts: Some(verdicts.collect()), is_ambiguous, bookmark: None })
-        }
-    }
-}
-
-/// The trouble with each address: where one passes by itself, all of it does.
-fn together(mut failed: Vec<DeliveryError>) -> DeliveryError {
-    if failed.len() == 1 {
-        return failed.remove(0);
-    }
-    let told = |err: &DeliveryError| match err {
-        DeliveryError::Blocked { source, hint: Some(hint), .. } => format!("{source} ({hint})"),
-        other => other.to_string(),
-    };
-    let text = failed.iter().map(told).collect::<Vec<_>>().join("; ");
-    if failed.iter().all(|err| matches!(err, DeliveryError::Blocked { .. })) {
-        DeliveryError::blocked(text, None)
-    } else {
-        DeliveryError::passing(text)
     }
 }
 
@@ -353,8 +234,8 @@ impl Sink for SyslogSink {
         if self.config.lossy && !std::mem::replace(&mut self.has_warned, true) {
             warn!("Delivery over UDP is lossy: what is sent counts as delivered.");
         }
-        if self.addresses.iter().any(|address| address.transport.is_tls()) {
-            self.tls().await?;
+        if self.dialer.addresses().iter().any(|address| address.transport.is_tls()) {
+            self.dialer.tls().await?;
         }
         Ok(Resumed { adopted: 0, bookmark: None })
     }
@@ -364,12 +245,16 @@ impl Sink for SyslogSink {
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Result<Receipt, DeliveryError> {
-        self.send(batch).await
+        let delivered = self.send(batch).await;
+        if let Err(DeliveryError::Blocked { .. }) = &delivered {
+            self.dialer.forget_tls().await;
+        }
+        delivered
     }
 
     async fn reopen(&self) {
         self.is_over.store(true, Ordering::SeqCst);
-        *self.tls.lock().await = None;
+        self.dialer.forget_tls().await;
     }
 
     async fn close(&self, in_a_hurry: bool) {

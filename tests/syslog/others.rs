@@ -1,6 +1,7 @@
 //! Servers that are no receivers of syslog, and addresses behind others.
 
-use super::once::{given_with, number, plain};
+use super::once::{given_with, has_each_once, number, plain};
+use crate::peer::numbered;
 use crate::receiver::{Fault, Kind, Options, Receiver};
 use crate::rig::Home;
 use crate::tls::Authority;
@@ -46,4 +47,45 @@ fn a_server_that_answers_a_message_has_not_taken_it() {
     let (_sim, home) = given_with(&other.address(), plain(300), "");
 
     takes_nothing(&home, "the other side says `500 5.5.1 what?`");
+}
+
+#[test]
+fn an_address_that_takes_connections_and_nothing_else_gives_way_to_the_next() {
+    let (balancer, behind) = (
+        Receiver::start(Options::default()),
+        Receiver::start(Options { kind: Kind::Relp, ..Options::default() }),
+    );
+    balancer.fault_when_connected(|_| Some(Fault::Close));
+    let addresses = format!("{}\", \"{}", balancer.address(), behind.address());
+    let (_sim, home) = given_with(&addresses, plain(300), "");
+    let config = crate::rig::read(&home.path("siemferry.toml"));
+    let (before, rest) = config.split_once("address = ").unwrap();
+    let (list, rest) = rest.split_once('\n').unwrap();
+    home.write("siemferry.toml", &format!("{before}address = [{list}]\n{rest}"));
+
+    home.run_once_well();
+
+    has_each_once(&behind, 300);
+    assert_eq!(balancer.count(), 0);
+}
+
+#[test]
+fn parts_of_an_event_that_is_refused_are_counted_when_they_come_again() {
+    let receiver = Receiver::start(Options { kind: Kind::Relp, ..Options::default() });
+    let is_second_part = |message: &[u8]| String::from_utf8_lossy(message).contains(r#" part="2/"#);
+    receiver.fault_when(move |seen| {
+        is_second_part(&seen.content).then(|| Fault::RefuseMessage(500, "not this one".into()))
+    });
+    let keys = "max_message = \"1KiB\"\noversize = \"split\"";
+    let long = |n: i64| if n == 20 { "x".repeat(3000) } else { "short".to_owned() };
+    let (_sim, home) = given_with(&receiver.address(), numbered(40, long), keys);
+
+    home.run_once_well();
+
+    let messages = receiver.messages();
+    let distinct: std::collections::BTreeSet<_> = messages.iter().collect();
+    let repeats = messages.len() - distinct.len();
+    assert_eq!(number(&home, "dead_letters"), 1);
+    assert!(repeats > 0, "its other parts come again");
+    assert!(number(&home, "ambiguous") > 0, "{repeats} repeats");
 }

@@ -78,6 +78,18 @@ fn a_certificate_must_be_able_to_name_the_host() {
 }
 
 #[test]
+fn nothing_comes_behind_udp_which_never_fails() {
+    let behind = sink_with("address = ['udp://a.example', 'tcp://b.example:601']\nlossy = true");
+    refused(
+        &behind,
+        "address`: `udp://a.example:514` never fails, so `tcp://b.example:601` is never tried",
+        "name `udp://` last, and once",
+    );
+    let last = sink_with("address = ['tcp://b.example:601', 'udp://a.example']\nlossy = true");
+    assert!(last.load().is_ok());
+}
+
+#[test]
 fn udp_has_to_be_asked_for_by_its_flaw() {
     refused(
         &sink_to("udp://a.example", ""),

@@ -68,7 +68,8 @@ pub struct Config {
 /// The number that IANA keeps for examples (RFC 5612): an organisation may have one of its own.
 pub const ENTERPRISE: u32 = 32473;
 
-/// Every receiver takes this much over IPv4 (RFC 5426, section 3.2), and our header fits into it.
+/// Every receiver takes this much over IPv4 (RFC 5426, section 3.2), and a header of
+/// usual names fits into it.
 const SHORTEST_MESSAGE: u64 = 480;
 
 /// What fits into a datagram over IPv4 (RFC 5426, section 3.1).
@@ -171,7 +172,16 @@ impl Config {
             Problem::at("address", format!("no certificate can be for the host of `{address}`"))
                 .hint("name the one that the receiver's is for in `server_name`")
         });
-        wrong.chain(unnamed).collect()
+        wrong.chain(unnamed).chain(self.check_order()).collect()
+    }
+
+    /// UDP takes whatever it is given.
+    fn check_order(&self) -> Option<Problem> {
+        let addresses = self.address.sound();
+        let udp = addresses.iter().position(|address| address.transport == Transport::Udp)?;
+        let behind = addresses.get(udp + 1)?;
+        let text = format!("`{}` never fails, so `{behind}` is never tried", addresses[udp]);
+        Some(Problem::at("address", text).hint("name `udp://` last, and once"))
     }
 
     fn check_length(&self) -> Option<Problem> {

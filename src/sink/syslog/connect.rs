@@ -219,7 +219,11 @@ pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> Delive
         return DeliveryError::blocked(text, hint.to_owned());
     }
     if err.kind() == io::ErrorKind::PermissionDenied {
-        return DeliveryError::blocked(text, "may this user write to it?".to_owned());
+        let hint = match address.transport {
+            Transport::Unix => "may this user write to it?",
+            _ => "does a firewall, SELinux or `IPAddressDeny` of this machine forbid it?",
+        };
+        return DeliveryError::blocked(text, hint.to_owned());
     }
     if let Some(cause) = err.get_ref() {
         if cause.is::<stream::SpeaksTls>() {

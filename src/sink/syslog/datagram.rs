@@ -98,12 +98,12 @@ impl Line {
             }
             Self::Local(local) => {
                 let (sent, done) = self.send_all(batch, framing, patience).await;
-                if done.is_err() {
+                if done.as_ref().is_err_and(|err| !socket::is_too_long(err)) {
                     // Of what was not read, nobody knows which messages it is.
                     return (0, done);
                 }
                 match local.has_read(patience).await {
-                    Ok(()) => (sent, Ok(())),
+                    Ok(()) => (sent, done),
                     Err(err) => (0, Err(err)),
                 }
             }
@@ -143,5 +143,45 @@ impl Line {
             }
         };
         timeout(patience, sent).await.unwrap_or_else(|_| Err(stalled(patience))).map(drop)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::net::sockopt;
+    use tokio::net::UnixDatagram;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_before_a_message_that_is_too_long_was_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let receiver = UnixDatagram::bind(&path).unwrap();
+        let socket = UnixDatagram::unbound().unwrap();
+        sockopt::set_socket_send_buffer_size(&socket, 2 << 10).unwrap();
+        socket.connect(&path).unwrap();
+        let line = Line::local(socket, &path).unwrap();
+        let texts = ["short", "another", &"x".repeat(64 << 10), "behind it"];
+        let mut batch = Batch { id: uuid::Uuid::nil(), bytes: Vec::new(), ends: Vec::new() };
+        for text in texts {
+            batch.bytes.extend_from_slice(format!("{} {text}", text.len()).as_bytes());
+            batch.ends.push(batch.bytes.len());
+        }
+        let read = async {
+            let mut read = Vec::new();
+            for _ in 0..2 {
+                let mut text = vec![0; 100];
+                let length = receiver.recv(&mut text).await.unwrap();
+                read.push(String::from_utf8(text[..length].to_vec()).unwrap());
+            }
+            read
+        };
+
+        let sent = line.send(&batch, Framing::OctetCounted, Duration::from_secs(60));
+        let ((events, sent), read) = tokio::join!(sent, read);
+
+        assert!(socket::is_too_long(&sent.unwrap_err()));
+        assert_eq!((events, read), (2, vec!["short".to_owned(), "another".to_owned()]));
     }
 }

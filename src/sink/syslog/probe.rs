@@ -1,8 +1,9 @@
 //! `check --online`: each address is connected to, greeted where the protocol has it, and left again.
 
+use super::SyslogSink;
 use super::address::{Address, Transport};
 use super::connect::{Line, trouble};
-use super::{SyslogSink, together};
+use super::outcome::together;
 use crate::sink::DeliveryError;
 
 /// Says what the sink will do.
@@ -11,8 +12,8 @@ use crate::sink::DeliveryError;
 /// What keeps it from all of its addresses.
 pub async fn probe(sink: &SyslogSink) -> Result<String, DeliveryError> {
     let (mut told, mut failed) = (Vec::new(), Vec::new());
-    for address in &sink.addresses {
-        let tried = match sink.connect_to(address).await {
+    for address in sink.dialer.addresses() {
+        let tried = match sink.dialer.connect_to(address).await {
             Ok(line) => shake_hands(address, line).await,
             Err(err) => Err(err),
         };
@@ -24,7 +25,11 @@ pub async fn probe(sink: &SyslogSink) -> Result<String, DeliveryError> {
             }
         }
     }
-    if failed.len() == sink.addresses.len() { Err(together(failed)) } else { Ok(told.join("; ")) }
+    if failed.len() == sink.dialer.addresses().len() {
+        Err(together(failed))
+    } else {
+        Ok(told.join("; "))
+    }
 }
 
 /// Says what a connection shows of its receiver, and ends it.
