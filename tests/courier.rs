@@ -193,7 +193,8 @@ async fn start(store: &Store, name: &str, sink: &Destination, limits: BatchLimit
         Orders { stop: stop.subscribe(), finish: finish.subscribe(), reopen: reopen.subscribe() };
     let bookmark = registered.bookmark.take();
     let route = Route::default();
-    let delivery = Delivery { batch: limits, in_flight: 1, route, is_exact: true };
+    let delivery =
+        Delivery { batch: limits, in_flight: 1, route, is_exact: true, counts_events: false };
     let courier =
         Courier::new(name, Box::new(sink.clone()), delivery, store.clone(), &registered, orders);
     Run { task: tokio::spawn(courier.run(bookmark)), stop, finish, reopen }

@@ -220,7 +220,7 @@ async fn start_with(
         Orders { stop: stop.subscribe(), finish: finish.subscribe(), reopen: reopen.subscribe() };
     let events = NonZeroU32::new(events).unwrap();
     let batch = BatchLimits { events, bytes: Bytes::new(bytes), wait: Span::seconds(0) };
-    let delivery = Delivery { batch, in_flight, route, is_exact: false };
+    let delivery = Delivery { batch, in_flight, route, is_exact: false, counts_events: false };
     let courier =
         Courier::new("s", Box::new(sink.clone()), delivery, store.clone(), &registered, orders);
     Run { task: tokio::spawn(courier.run(None)), stop, finish, _reopen: reopen }
@@ -370,6 +370,22 @@ async fn what_is_refused_item_by_item_costs_its_neighbours_nothing() {
 
     assert_eq!(sink.held(), [1, 2, 3, 5, 6, 8, 9, 10, 7]);
     assert_eq!(letters(&shelf), [("mapping".to_owned(), 4)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_comes_next_and_in_order() {
+    let shelf = filled(20).await;
+    let sink = Mailbox::new(|_, events| {
+        let sent = |at| if at < 3 { Verdict::Accepted } else { Verdict::Unsent };
+        Answer::Each((0..events.len()).map(sent).collect())
+    });
+    let begun = tokio::time::Instant::now();
+
+    assert_eq!(start(shelf.store(), &sink, 20, 1).await.finish().await, End::Done);
+
+    assert_eq!(sink.held(), (1..=20).collect::<Vec<_>>());
+    assert_eq!((of(&shelf, "settled_seq"), of(&shelf, "ambiguous")), (20, 0));
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nothing has failed");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,9 @@ mod simulator;
 /// What the sink makes of whatever a receiver does.
 mod once;
 
+/// What of a batch is settled, and what is counted.
+mod counted;
+
 /// The receiver configs and sinks that the page shows.
 mod docs;
 

@@ -314,8 +314,10 @@ impl Fate {
                     accepted += 1;
                     rulings.accepted.push(part);
                 }
-                Verdict::Retry { reason } => {
-                    rulings.again = Some(reason);
+                Verdict::Retry { .. } | Verdict::Unsent => {
+                    if let Verdict::Retry { reason } = verdict {
+                        rulings.again = Some(reason);
+                    }
                     if std::mem::take(&mut is_divided) {
                         again.push(Vec::new());
                     }

@@ -169,7 +169,9 @@ impl Courier {
                 continue;
             }
             let Sent { id, first, last, is_counted } = sent;
-            self.ledger.doubt(u64::from(!is_counted));
+            if !is_counted {
+                self.doubt(events.len());
+            }
             self.fate.send_again(Piece { id, first, last, events, is_doubtful: true });
         }
         Ok(())

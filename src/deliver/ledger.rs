@@ -77,9 +77,9 @@ impl Ledger {
         self.pass(piece.first, piece.last);
     }
 
-    /// A send had an outcome that cannot be known.
-    pub fn doubt(&mut self, sends: u64) {
-        self.news.ambiguous += sends;
+    /// So many sends, or events, have an outcome that cannot be known.
+    pub fn doubt(&mut self, count: u64) {
+        self.news.ambiguous += count;
     }
 
     /// So many events are suspects.

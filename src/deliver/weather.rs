@@ -13,7 +13,7 @@ use super::{Courier, End};
 use crate::backoff::LONGEST_HINT;
 use crate::health::State;
 use crate::own;
-use crate::sink::{Batch, DeliveryError, Receipt};
+use crate::sink::{Batch, DeliveryError, Receipt, Verdict};
 use crate::store;
 
 impl Courier {
@@ -91,12 +91,20 @@ impl Courier {
         let heard = match complete(answer, piece.events.len()) {
             Ok(Receipt { verdicts, bookmark, is_ambiguous }) => {
                 self.ledger.stand(bookmark);
-                self.ledger.doubt(u64::from(is_ambiguous));
+                if is_ambiguous {
+                    let not_taken = |verdict: &&Verdict| {
+                        matches!(verdict, Verdict::Retry { .. } | Verdict::Refused { .. })
+                    };
+                    let verdicts = verdicts.iter().flatten();
+                    self.doubt(verdicts.filter(not_taken).count());
+                }
                 piece.is_doubtful |= is_ambiguous;
                 verdicts.map_or(Heard::Accepted, Heard::Each)
             }
             Err(DeliveryError::Retry { after, source, is_ambiguous }) => {
-                self.ledger.doubt(u64::from(is_ambiguous));
+                if is_ambiguous {
+                    self.doubt(piece.events.len());
+                }
                 piece.is_doubtful |= is_ambiguous || self.delivery.is_exact;
                 self.fate.send_again(piece);
                 let known = self.again.take().and_then(|(_, after)| after);
@@ -132,6 +140,11 @@ impl Courier {
             self.health.retries.reset();
         }
         Ok(())
+    }
+
+    /// The outcome of a send of so many events cannot be known.
+    pub(super) fn doubt(&mut self, events: usize) {
+        self.ledger.doubt(if self.delivery.counts_events { events as u64 } else { 1 });
     }
 
     /// Tells once that the sink is blocked, waits for the next probe, and makes it.

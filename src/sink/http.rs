@@ -141,6 +141,7 @@ impl Keys<'_> {
             in_flight: self.in_flight.get() as usize,
             route: self.route.clone(),
             is_exact,
+            counts_events: false,
         }
     }
 }

@@ -72,6 +72,7 @@ impl Config {
                 in_flight: 1,
                 route: config.route.clone(),
                 is_exact: true,
+                counts_events: false,
             },
             Self::Elastic(config) => config.delivery(),
             Self::Sentinel(config) => config.delivery(),
@@ -178,6 +179,8 @@ pub struct Delivery {
     /// True when the sink finds out by itself what it holds: the store need not remember what is on
     /// its way.
     pub is_exact: bool,
+    /// True when what may be repeated is single events, and counted as such; else batches are.
+    pub counts_events: bool,
 }
 
 /// `batch = { events, bytes, wait }`: when a batch is full.
@@ -261,6 +264,8 @@ pub enum Verdict {
         /// What it said.
         reason: String,
     },
+    /// It was not asked: the message comes next.
+    Unsent,
     /// It refuses this message.
     Refused {
         /// What it said.

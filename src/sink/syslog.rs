@@ -38,7 +38,7 @@ pub use config::{Config, ENTERPRISE};
 
 use connect::{Line, the_same, trouble};
 use dial::{Dialer, Open};
-use outcome::{Arrived, acknowledged, receipt, too_long};
+use outcome::{Arrived, acknowledged, receipt, too_long, unsent};
 use stream::Proof;
 
 /// Sends to the first of its addresses that takes messages.
@@ -47,8 +47,8 @@ pub struct SyslogSink {
     dialer: Dialer,
     layout: Layout,
     open: Mutex<Option<Open>>,
-    /// How often no batch could be sent, and why the last time: what was to be sent behind it waits
-    /// for its turn.
+    /// How often a batch could not be sent to its end, and why the last time, if not for want of time:
+    /// what was to be sent behind it waits for its turn.
     breaks: std::sync::Mutex<(u64, Option<DeliveryError>)>,
     /// The next batch goes over a new connection.
     is_over: AtomicBool,
@@ -103,11 +103,11 @@ impl SyslogSink {
     async fn send(&self, batch: &Batch) -> Result<Receipt, DeliveryError> {
         let breaks = self.breaks().0;
         let mut held = self.open.lock().await;
-        if let (now, Some(why)) = &*self.breaks()
-            && *now != breaks
-        {
-            // It does not overtake what was lost.
-            return Err(the_same(why));
+        match &*self.breaks() {
+            // It does not overtake what was lost, nor what comes next.
+            (now, Some(why)) if *now != breaks => return Err(the_same(why)),
+            (now, None) if *now != breaks => return Ok(unsent(batch.ends.len())),
+            _ => {}
         }
         let open = match self.ready(&mut held).await {
             Ok(open) => open,
@@ -126,6 +126,9 @@ impl SyslogSink {
                     Ok(()) => Ok(()),
                     Err(err) => Err(self.broken(&mut held, err, &proof, &address, breaks).await),
                 };
+                if written.is_ok() && proof.begun() < batch.ends.len() {
+                    self.turn_is_over();
+                }
                 // Meanwhile the next batch is written.
                 drop(held);
                 let arrived = self.prove(batch, &proof, written, &address, breaks).await;
@@ -139,22 +142,28 @@ impl SyslogSink {
                     self.dialer.learn(&address, err);
                     self.broke(wrong);
                     *held = None;
+                } else if outcome.begun < batch.ends.len() {
+                    self.turn_is_over();
                 }
                 acknowledged(outcome, wrong)
             }
             Line::Datagram(line) => {
-                let (events, sent) = line.send(batch, self.layout.framing, patience).await;
-                if let Err(err) = &sent
-                    && socket::is_too_long(err)
-                {
-                    let reason = format!("deliver to `{address}`: {err}");
-                    return Ok(too_long(batch.ends.len(), events, &reason));
-                }
-                let wrong = sent.err().map(|err| trouble(&address, &err, true));
-                if wrong.is_some() {
+                let datagram::Sent { arrived: events, begun, done } =
+                    line.send(batch, self.layout.framing, patience).await;
+                let wrong = match done {
+                    Err(err) if socket::is_too_long(&err) => {
+                        let reason = format!("deliver to `{address}`: {err}");
+                        return Ok(too_long(batch.ends.len(), events, &reason));
+                    }
+                    done => done.err().map(|err| trouble(&address, &err, true)),
+                };
+                if let Some(wrong) = &wrong {
+                    self.broke(wrong);
                     *held = None;
+                } else if begun < batch.ends.len() {
+                    self.turn_is_over();
                 }
-                receipt(batch, Arrived { events, wrong })
+                receipt(batch, Arrived { events, begun, wrong })
             }
         }
     }
@@ -177,7 +186,7 @@ impl SyslogSink {
                 Some(self.broken(&mut held, err, proof, address, breaks).await)
             }
         };
-        Arrived { events, wrong }
+        Arrived { events, begun: proof.begun(), wrong }
     }
 
     /// Takes the connection out of use, unless another has taken its place, and says what is wrong
@@ -212,6 +221,12 @@ impl SyslogSink {
 
     fn breaks(&self) -> std::sync::MutexGuard<'_, (u64, Option<DeliveryError>)> {
         self.breaks.lock().expect("nobody panics with it")
+    }
+
+    /// What was to be sent behind this batch waits for the rest of it.
+    fn turn_is_over(&self) {
+        let mut breaks = self.breaks();
+        *breaks = (breaks.0 + 1, None);
     }
 
     fn broke(&self, why: &DeliveryError) {

@@ -1,12 +1,20 @@
 //! Servers that are no receivers of syslog, and addresses behind others.
 
 use super::once::{given_with, has_each_once, number, plain};
-use crate::peer::numbered;
 use crate::receiver::{Fault, Kind, Options, Receiver};
-use crate::rig::Home;
+use crate::rig::{Home, Sim, read};
 use crate::tls::Authority;
 
 const GREETING: &[u8] = b"220 mail.example.com ESMTP\r\n";
+
+/// A home whose only sink has these two addresses.
+fn given_list(first: &Receiver, second: &Receiver, keys: &str) -> (Sim, Home) {
+    let (sim, home) = given_with("ADDRESS", plain(300), keys);
+    let config = read(&home.path("siemferry.toml"));
+    let list = format!("[\"{}\", \"{}\"]", first.address(), second.address());
+    home.write("siemferry.toml", &config.replace("\"ADDRESS\"", &list));
+    (sim, home)
+}
 
 #[track_caller]
 fn takes_nothing(home: &Home, told: &str) {
@@ -56,12 +64,7 @@ fn an_address_that_takes_connections_and_nothing_else_gives_way_to_the_next() {
         Receiver::start(Options { kind: Kind::Relp, ..Options::default() }),
     );
     balancer.fault_when_connected(|_| Some(Fault::Close));
-    let addresses = format!("{}\", \"{}", balancer.address(), behind.address());
-    let (_sim, home) = given_with(&addresses, plain(300), "");
-    let config = crate::rig::read(&home.path("siemferry.toml"));
-    let (before, rest) = config.split_once("address = ").unwrap();
-    let (list, rest) = rest.split_once('\n').unwrap();
-    home.write("siemferry.toml", &format!("{before}address = [{list}]\n{rest}"));
+    let (_sim, home) = given_list(&balancer, &behind, "");
 
     home.run_once_well();
 
@@ -70,22 +73,27 @@ fn an_address_that_takes_connections_and_nothing_else_gives_way_to_the_next() {
 }
 
 #[test]
-fn parts_of_an_event_that_is_refused_are_counted_when_they_come_again() {
-    let receiver = Receiver::start(Options { kind: Kind::Relp, ..Options::default() });
-    let is_second_part = |message: &[u8]| String::from_utf8_lossy(message).contains(r#" part="2/"#);
-    receiver.fault_when(move |seen| {
-        is_second_part(&seen.content).then(|| Fault::RefuseMessage(500, "not this one".into()))
-    });
-    let keys = "max_message = \"1KiB\"\noversize = \"split\"";
-    let long = |n: i64| if n == 20 { "x".repeat(3000) } else { "short".to_owned() };
-    let (_sim, home) = given_with(&receiver.address(), numbered(40, long), keys);
+fn an_address_that_is_passed_over_is_told_of_with_the_reason() {
+    let authority = Authority::new();
+    let tls = Some(authority.server("127.0.0.1", 2100).config);
+    let stranger = Receiver::start(Options { kind: Kind::Tls, tls, ..Options::default() });
+    let second = Receiver::start(Options { kind: Kind::Relp, ..Options::default() });
+    let (_sim, home) = given_list(&stranger, &second, "rebind_every = \"1ms\"");
+    let mut daemon = home.spawn();
+    second.received(300);
+    daemon.signal("TERM");
+    assert!(daemon.wait().success());
 
-    home.run_once_well();
-
-    let messages = receiver.messages();
-    let distinct: std::collections::BTreeSet<_> = messages.iter().collect();
-    let repeats = messages.len() - distinct.len();
-    assert_eq!(number(&home, "dead_letters"), 1);
-    assert!(repeats > 0, "its other parts come again");
-    assert!(number(&home, "ambiguous") > 0, "{repeats} repeats");
+    let log = read(&home.log());
+    let told: Vec<_> = log.lines().filter(|line| line.contains("Another address takes")).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(told[0].contains("invalid peer certificate") && told[0].contains("`ca_file`"), "{log}");
+    assert!(told[0].contains(&stranger.place()), "{log}");
+    let checked = home.command(&["check", "--online"]).output().unwrap();
+    let checked = String::from_utf8(checked.stdout).unwrap();
+    assert!(
+        checked.contains("failed  sink `peer`: not in use now: deliver to `tls://"),
+        "{checked}"
+    );
+    assert!(checked.contains("acknowledges every message"), "{checked}");
 }

@@ -267,7 +267,8 @@ impl Config {
             () if over(&[Transport::Relp, Transport::Relps]) => BATCHES_OF_RELP,
             () => 1,
         };
-        Delivery { batch: self.batch, in_flight, route: self.route.clone(), is_exact: false }
+        let route = self.route.clone();
+        Delivery { batch: self.batch, in_flight, route, is_exact: false, counts_events: true }
     }
 
     /// Looks for what would block the sink, on this machine alone.

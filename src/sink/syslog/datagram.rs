@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio::net::UdpSocket;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::wire::{Meter, stalled};
+use super::wire::{Meter, TURN, stalled};
 use crate::encode::syslog::{Framing, messages};
 use crate::sink::Batch;
 use crate::sys;
@@ -36,6 +36,16 @@ pub struct Local {
     meter: Meter,
     path: PathBuf,
     bound: Bound,
+}
+
+/// What has come of a batch.
+pub struct Sent {
+    /// How many events, from the first on, have gone out whole or, on this machine, were read.
+    pub arrived: usize,
+    /// Of how many anything may have gone out.
+    pub begun: usize,
+    /// What was wrong.
+    pub done: io::Result<()>,
 }
 
 /// What tells one binding of a path from another.
@@ -81,33 +91,26 @@ impl Line {
         Ok(Self::Local(Local { socket, meter, path: path.to_owned(), bound: bound(path)? }))
     }
 
-    /// Sends each message; says how many events, from the first on, have gone out whole or, on this
-    /// machine, were read, and why these are not all.
-    pub async fn send(
-        &self,
-        batch: &Batch,
-        framing: Framing,
-        patience: Duration,
-    ) -> (usize, io::Result<()>) {
-        match self {
+    /// Sends as many messages as there is time for.
+    pub async fn send(&self, batch: &Batch, framing: Framing, patience: Duration) -> Sent {
+        let (sent, done) = self.send_all(batch, framing, patience).await;
+        let begun = if done.is_ok() { sent } else { batch.ends.len().min(sent + 1) };
+        let (arrived, done) = match self {
             Self::Udp(_) => {
-                let (sent, done) = self.send_all(batch, framing, patience).await;
                 // A refusal is of the datagram before.
                 let is_late = done.as_ref().is_err_and(|err| err.kind() == ConnectionRefused);
                 (sent.saturating_sub(usize::from(is_late)), done)
             }
-            Self::Local(local) => {
-                let (sent, done) = self.send_all(batch, framing, patience).await;
-                if done.as_ref().is_err_and(|err| !socket::is_too_long(err)) {
-                    // Of what was not read, nobody knows which messages it is.
-                    return (0, done);
-                }
-                match local.has_read(patience).await {
-                    Ok(()) => (sent, done),
-                    Err(err) => (0, Err(err)),
-                }
+            // Of what was not read, nobody knows which messages it is.
+            Self::Local(_) if done.as_ref().is_err_and(|err| !socket::is_too_long(err)) => {
+                (0, done)
             }
-        }
+            Self::Local(local) => match local.has_read(patience).await {
+                Ok(()) => (sent, done),
+                Err(err) => (0, Err(err)),
+            },
+        };
+        Sent { arrived, begun, done }
     }
 
     async fn send_all(
@@ -117,7 +120,11 @@ impl Line {
         patience: Duration,
     ) -> (usize, io::Result<()>) {
         let mut burst = 0;
+        let turn = Instant::now() + TURN;
         for (sent, encoded) in batch.messages().enumerate() {
+            if sent > 0 && Instant::now() >= turn {
+                return (sent, Ok(()));
+            }
             for message in messages(encoded, framing) {
                 if let Err(err) = self.send_one(message, patience).await {
                     return (sent, Err(err));
@@ -179,9 +186,9 @@ mod tests {
         };
 
         let sent = line.send(&batch, Framing::OctetCounted, Duration::from_secs(60));
-        let ((events, sent), read) = tokio::join!(sent, read);
+        let (sent, read) = tokio::join!(sent, read);
 
-        assert!(socket::is_too_long(&sent.unwrap_err()));
-        assert_eq!((events, read), (2, vec!["short".to_owned(), "another".to_owned()]));
+        assert!(socket::is_too_long(&sent.done.unwrap_err()));
+        assert_eq!((sent.arrived, read), (2, vec!["short".to_owned(), "another".to_owned()]));
     }
 }

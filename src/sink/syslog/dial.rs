@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::address::{Address, Transport};
 use super::config::Config;
@@ -27,8 +27,8 @@ pub struct Dialer {
     tls: tokio::sync::Mutex<Option<TlsConnector>>,
     /// How long a new stream's first event must go unopposed: less while none lasts so long.
     trial: Mutex<Duration>,
-    /// The address that was told of.
-    told: Mutex<Option<Address>>,
+    /// The address that was told of, and whether those passed over for it were blocked.
+    told: Mutex<Option<(Address, Vec<bool>)>>,
     /// The one whose connection came to nothing: the next time it comes behind the others.
     avoided: Mutex<Option<Address>>,
 }
@@ -82,18 +82,18 @@ impl Dialer {
         for address in others.chain(self.addresses.iter().filter(is_avoided)) {
             match self.connect_to(address).await {
                 Ok(line) => {
-                    self.tell(address);
+                    self.tell(address, &failed);
                     return Ok(Open { line, address: address.clone(), since: Instant::now() });
                 }
                 Err(err) => {
                     if matches!(err, DeliveryError::Blocked { .. }) {
                         self.forget_tls().await;
                     }
-                    failed.push(err);
+                    failed.push((address, err));
                 }
             }
         }
-        Err(together(failed))
+        Err(together(failed.into_iter().map(|(_, err)| err).collect()))
     }
 
     /// Connects to this address.
@@ -143,13 +143,25 @@ impl Dialer {
         }
     }
 
-    /// Says where the messages go, when that is not where they went before.
-    fn tell(&self, address: &Address) {
+    /// Says where the messages go, and why not to another address, when that is not as it was before.
+    fn tell(&self, address: &Address, failed: &[(&Address, DeliveryError)]) {
+        let is_blocked =
+            |(_, err): &(_, DeliveryError)| matches!(err, DeliveryError::Blocked { .. });
+        let now = Some((address.clone(), failed.iter().map(is_blocked).collect()));
         let mut told = lock(&self.told);
-        if told.as_ref() != Some(address) {
-            info!(address = %address, "Connected.");
-            *told = Some(address.clone());
+        if *told == now {
+            return;
         }
+        *told = now;
+        for (address, error) in failed {
+            let hint = if let DeliveryError::Blocked { hint, .. } = error {
+                hint.as_deref()
+            } else {
+                None
+            };
+            warn!(%address, %error, hint, "Another address takes the events.");
+        }
+        info!(%address, "Connected.");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::sink::DeliveryError;
 /// Says what the sink will do.
 ///
 /// # Errors
-/// What keeps it from all of its addresses.
+/// What keeps it from all of its addresses, or from one that somebody must mend.
 pub async fn probe(sink: &SyslogSink) -> Result<String, DeliveryError> {
     let (mut told, mut failed) = (Vec::new(), Vec::new());
     for address in sink.dialer.addresses() {
@@ -24,6 +24,15 @@ pub async fn probe(sink: &SyslogSink) -> Result<String, DeliveryError> {
                 failed.push(err);
             }
         }
+    }
+    let hint = |err: &DeliveryError| match err {
+        DeliveryError::Blocked { hint, .. } => Some(hint.clone()),
+        _ => None,
+    };
+    if told.len() > failed.len()
+        && let Some(hint) = failed.iter().find_map(hint)
+    {
+        return Err(DeliveryError::blocked(told.join("; "), hint));
     }
     if failed.len() == sink.dialer.addresses().len() {
         Err(together(failed))

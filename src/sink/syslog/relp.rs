@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::iter::Peekable;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::wire::Wire;
+use super::wire::{TURN, Wire};
 use crate::encode::syslog::{Framing, messages};
 use crate::sink::{Batch, Verdict};
 use crate::sys::socket::Peer;
@@ -64,15 +65,22 @@ pub enum NotOpened {
 pub struct Outcome {
     /// Of each event; none for what has no answer.
     pub verdicts: Vec<Option<Verdict>>,
+    /// Of how many events, from the first on, anything was sent.
+    pub begun: usize,
     /// Whether a message was sent that has no answer.
     pub is_ambiguous: bool,
     /// Why the session is over, if it is.
     pub broken: Option<io::Error>,
 }
 
+/// Messages, each with the index of its event.
+type Messages<'a> = Box<dyn Iterator<Item = (usize, &'a [u8])> + Send + 'a>;
+
 /// The messages of a batch on their way.
 struct Flight<'a> {
-    pending: Box<dyn Iterator<Item = (usize, &'a [u8])> + Send + 'a>,
+    pending: Peekable<Messages<'a>>,
+    begun: usize,
+    /// Nothing more is to be sent: it is all sent, or its turn is over.
     is_all_sent: bool,
     /// What waits for its answer: the transaction, and whose message it is.
     waiting: VecDeque<(u32, usize)>,
@@ -164,9 +172,10 @@ impl Session {
     }
 
     async fn carry(&mut self, flight: &mut Flight<'_>, patience: Duration) -> io::Result<()> {
+        let turn = Instant::now() + TURN;
         let mut deadline = Instant::now() + patience;
         loop {
-            self.refill(flight);
+            self.refill(flight, turn);
             if flight.is_all_sent && flight.waiting.is_empty() {
                 return Ok(());
             }
@@ -192,17 +201,22 @@ impl Session {
     }
 
     /// Makes frames of the next messages, when there is room for some.
-    fn refill(&mut self, flight: &mut Flight<'_>) {
+    fn refill(&mut self, flight: &mut Flight<'_>, turn: Instant) {
         if flight.written < flight.out.len() || flight.waiting.len() > REFILL {
             return;
         }
         flight.out.clear();
         flight.written = 0;
+        let is_over = Instant::now() >= turn;
         while flight.waiting.len() < WINDOW {
-            let Some((event, message)) = flight.pending.next() else {
+            // All of an event's messages go, or none.
+            let begun = flight.begun;
+            let next = flight.pending.next_if(|(event, _)| !is_over || *event < begun);
+            let Some((event, message)) = next else {
                 flight.is_all_sent = true;
                 return;
             };
+            flight.begun = event + 1;
             let number = self.next_number();
             frame::put(number, "syslog", message, &mut flight.out);
             flight.waiting.push_back((number, event));
@@ -289,8 +303,10 @@ impl<'a> Flight<'a> {
         for (at, encoded) in batch.messages().enumerate() {
             unanswered[at] = messages(encoded, framing).count();
         }
+        let pending: Messages<'_> = Box::new(batch.messages().enumerate().flat_map(of_event));
         Self {
-            pending: Box::new(batch.messages().enumerate().flat_map(of_event)),
+            pending: pending.peekable(),
+            begun: 0,
             is_all_sent: false,
             waiting: VecDeque::with_capacity(WINDOW),
             out: Vec::new(),
@@ -328,6 +344,7 @@ impl<'a> Flight<'a> {
         // Of an event in several messages, all are sent again when one has no answer.
         let is_in_part =
             |(unanswered, total): (&usize, &usize)| 0 < *unanswered && unanswered < total;
+        let begun = self.begun;
         // Of one that is refused as well, when it is asked about again.
         let is_both =
             |(refused, is_taken): (&Option<String>, &bool)| refused.is_some() && *is_taken;
@@ -335,7 +352,7 @@ impl<'a> Flight<'a> {
             || self.unanswered.iter().zip(&self.total).any(is_in_part)
             || self.refused.iter().zip(&self.is_taken).any(is_both);
         let verdicts = self.unanswered.into_iter().zip(self.refused).map(verdict).collect();
-        Outcome { verdicts, is_ambiguous, broken }
+        Outcome { verdicts, begun, is_ambiguous, broken }
     }
 }
 

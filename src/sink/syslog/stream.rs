@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::wire::{Answers, Meter, Wire};
+use super::wire::{Answers, Meter, TURN, Wire};
 use crate::sink::Batch;
 use crate::sys::socket::Peer;
 
@@ -48,6 +48,8 @@ pub struct Proof {
     begins: u64,
     /// Where the bytes of the last end that was written whole.
     ends: u64,
+    /// Of how many events, from the first on, any byte may have been written.
+    begun: usize,
     /// Where events end, if TLS does not have the bytes written as they are.
     marks: Option<Vec<Mark>>,
     /// What has arrived was not taken for what it is.
@@ -114,13 +116,13 @@ impl Line {
         }
     }
 
-    /// Writes the batch; says what was written of it, and why that is not all. Over a new connection the
-    /// first event goes alone, and counts only if it is not taken amiss.
+    /// Writes as much of the batch as there is time for; says what was written of it, and what was wrong.
+    /// Over a new connection the first event goes alone, and counts only if it is not taken amiss.
     pub async fn write(&mut self, batch: &Batch, patience: Duration) -> (Proof, io::Result<()>) {
         let meter = Arc::clone(self.wire.meter());
         let begins = meter.written();
         let marks = (!self.wire.is_plain()).then(Vec::new);
-        let mut proof = Proof { meter, begins, ends: begins, marks, is_void: false };
+        let mut proof = Proof { meter, begins, ends: begins, begun: 0, marks, is_void: false };
         let written = self.write_marked(batch, patience, &mut proof).await;
         (proof, written)
     }
@@ -148,6 +150,7 @@ impl Line {
         patience: Duration,
         proof: &mut Proof,
     ) -> io::Result<()> {
+        let turn = Instant::now() + TURN;
         let mut start = 0;
         for (at, end) in batch.ends.iter().enumerate() {
             let is_last = at + 1 == batch.ends.len();
@@ -157,7 +160,10 @@ impl Line {
             if let Some(err) = self.ending().await {
                 return Err(err);
             }
-            proof.is_void = self.trial.is_some();
+            if start > 0 && Instant::now() >= turn {
+                return Ok(());
+            }
+            (proof.is_void, proof.begun) = (self.trial.is_some(), at + 1);
             self.wire.write_all(&batch.bytes[start..*end], patience).await?;
             proof.ends = proof.meter.written();
             if let Some(marks) = &mut proof.marks {
@@ -203,6 +209,11 @@ impl Proof {
     /// Whether it was clear at the first event that the receiver takes none.
     pub fn is_void(&self) -> bool {
         self.is_void
+    }
+
+    /// Of how many events, from the first on, anything may have been written.
+    pub fn begun(&self) -> usize {
+        self.begun
     }
 
     /// Whether anything was written, so that the receiver may have it.

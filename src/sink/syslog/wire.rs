@@ -22,6 +22,10 @@ trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
+/// How long a batch may be written: then what has arrived is settled, and the rest comes next. A slow
+/// receiver would else have acknowledged much that a stop or a kill has sent again.
+pub const TURN: Duration = Duration::from_millis(500);
+
 /// How long the end of a connection may take that nobody waits for.
 const FAREWELL: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_millis(200);
