@@ -83,6 +83,14 @@ impl Transport {
     }
 }
 
+/// The longest name of a host (RFC 1035, section 2.3.4).
+const LONGEST_NAME: usize = 253;
+
+/// Names of other scripts are looked up in the form that begins with `xn--`.
+fn is_of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':')
+}
+
 /// What fits into the address of a socket (unix(7)).
 const LONGEST_PATH: usize = 107;
 
@@ -115,6 +123,9 @@ impl FromStr for Address {
         let host = url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or(format!("`{shown}` names no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.len() > LONGEST_NAME || !host.bytes().all(is_of_a_name) {
+            return Err(format!("`{shown}` names no host that can be looked up"));
+        }
         let port = url.port().or(transport.default_port());
         let port = port.filter(|port| *port != 0).ok_or(format!("`{shown}` names no port"))?;
         Ok(Self { transport, place: Place::Host { host, port } })
@@ -218,6 +229,8 @@ mod tests {
             ("tcp://siem.example.com:99999", "invalid port number"),
             ("tls://siem.example.com:6514/path", "has more than a host and a port"),
             ("tls://:6514", "empty host"),
+            ("tcp://h\u{f4}st:601", "names no host that can be looked up"),
+            ("tcp://a%20b:601", "names no host that can be looked up"),
             ("unix://dev/log", "names no absolute path"),
         ] {
             let told = parsed(text).unwrap_err();

@@ -116,7 +116,8 @@ pub async fn connect(address: &Address, how: &How<'_>) -> Result<Line, DeliveryE
         }
         (Place::Host { host, port }, transport) => {
             let socket = over_tcp(host, *port, how.patience).await.map_err(failed)?;
-            let wire = wire(socket, transport, how).await.map_err(failed)?;
+            let wire = wire(socket, transport, how).await;
+            let wire = wire.map_err(|err| not_connected(address, &err))?;
             match transport {
                 Transport::Relp | Transport::Relps => greet(address, wire, how.patience).await,
                 _ => Ok(Line::Stream(stream::Line::new(wire, Some(how.trial)))),
@@ -172,6 +173,19 @@ async fn wire(socket: TcpStream, transport: Transport, how: &How<'_>) -> io::Res
         let text = format!("no TLS within {seconds} s (is it TLS that listens there?)");
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
     })
+}
+
+/// Some receivers say nothing when they miss a certificate of ours, or do not take the one they get.
+pub fn not_connected(address: &Address, err: &io::Error) -> DeliveryError {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let is_end =
+        matches!(err.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe);
+    let wrong = trouble(address, err, false);
+    if is_end && address.transport.is_tls() && tls::fault(err).is_none() {
+        let hint = "is it TLS that listens there, and does it want a certificate, or another?";
+        return DeliveryError::passing(format!("{wrong} ({hint})"));
+    }
+    wrong
 }
 
 async fn greet(address: &Address, wire: Wire, patience: Duration) -> Result<Line, DeliveryError> {

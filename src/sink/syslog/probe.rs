@@ -2,7 +2,7 @@
 
 use super::SyslogSink;
 use super::address::{Address, Transport};
-use super::connect::{Line, trouble};
+use super::connect::{Line, not_connected};
 use super::outcome::together;
 use crate::sink::DeliveryError;
 
@@ -53,7 +53,7 @@ async fn shake_hands(address: &Address, mut line: Line) -> Result<String, Delive
             // Within TLS 1.3 a receiver refuses our certificate when the handshake is over for us; and
             // one that does not know this machine closes at once.
             if let Some(err) = stream.objection().await {
-                return Err(trouble(address, &err, false));
+                return Err(not_connected(address, &err));
             }
             match transport {
                 Transport::Tls => "takes a stream, and its certificate is good",

@@ -105,8 +105,7 @@ impl Session {
         let greeted = timeout(within, session.greet()).await;
         greeted.unwrap_or_else(|_| {
             let seconds = within.as_secs_f32();
-            let text =
-                format!("no answer to `open` within {seconds} s (is it RELP that listens there?)");
+            let text = format!("no answer to `open` within {seconds} s");
             Err(io::Error::new(io::ErrorKind::TimedOut, text).into())
         })?;
         Ok(session)

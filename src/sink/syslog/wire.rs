@@ -101,8 +101,9 @@ impl Wire {
         let mut said = Vec::new();
         match timeout(A_TICKET, self.read(&mut said)).await {
             Ok(Err(err)) => Err(err),
-            Ok(Ok(1..)) => Err(Answers::error(&said)),
-            _ => Ok(()),
+            Ok(Ok(0)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Ok(_)) => Err(Answers::error(&said)),
+            Err(_) => Ok(()),
         }
     }
 
