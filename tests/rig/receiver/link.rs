@@ -1,34 +1,22 @@
 //! One connection: its bytes in and out, and all ways in which it can end.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt;
 use rustls::{ServerConnection, StreamOwned};
 
 use super::{Connection, Fault, How, Shared, relp, stream};
 
-/// How often it is looked whether the connection shall be reset.
-const TICK: Duration = Duration::from_millis(5);
-/// How long an answer may take, for a sender that reads none.
-const ANSWER: Duration = Duration::from_secs(20);
+mod socket;
+
+pub use socket::Socket;
+use socket::Stream;
+
 /// How long a receiver that ended its own sending waits for the sender.
 const SILENCE: Duration = Duration::from_secs(2);
 const CHUNK: usize = 64 << 10;
 const SLOW_CHUNK: usize = 256;
-
-pub enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-enum Stream {
-    Plain(Socket),
-    Tls(Box<StreamOwned<ServerConnection, Socket>>),
-}
 
 /// What reading is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -311,88 +299,4 @@ impl Link {
 
 fn is_timeout(err: &io::Error) -> bool {
     matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
-
-impl Socket {
-    fn set_up(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(ANSWER))?;
-                stream.set_read_timeout(Some(TICK))
-            }
-            Self::Unix(stream) => {
-                stream.set_write_timeout(Some(ANSWER))?;
-                stream.set_read_timeout(Some(TICK))
-            }
-        }
-    }
-
-    fn do_not_wait(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_nonblocking(true),
-            Self::Unix(stream) => stream.set_nonblocking(true),
-        }
-    }
-
-    fn shut(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
-        }
-    }
-
-    /// A Unix socket knows no reset, but for unread data.
-    fn reset_when_dropped(&self) {
-        if let Self::Tcp(stream) = self {
-            let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
-        }
-    }
-}
-
-impl Read for Socket {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(bytes),
-            Self::Unix(stream) => stream.read(bytes),
-        }
-    }
-}
-
-impl Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(bytes),
-            Self::Tls(tls) => tls.read(bytes),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.write(bytes),
-            Self::Tls(tls) => tls.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(_) => Ok(()),
-            Self::Tls(tls) => tls.flush(),
-        }
-    }
 }
