@@ -9,6 +9,7 @@ use rustls::{ServerConnection, StreamOwned};
 use super::{Connection, Fault, How, Shared, relp, stream};
 
 mod socket;
+mod unread;
 
 pub use socket::Socket;
 use socket::Stream;
@@ -86,6 +87,9 @@ impl Link {
             How::WasReset => self.socket().reset_when_dropped(),
             How::WasClosed | How::Refused(_) | How::Orderly => self.say_goodbye(),
             _ => {}
+        }
+        if how == How::WasClosed {
+            self.socket().refuse_what_comes();
         }
         if let How::Refused(text) = &how {
             self.shared.violation(self.number, text);
@@ -190,6 +194,7 @@ impl Link {
 
     /// What every kind of stream makes of a fault; when it returns, the message is taken.
     pub fn suffer(&mut self, fault: Fault) -> Result<(), How> {
+        self.shared.lock().connections[self.number].suffered.push(fault.clone());
         match fault {
             Fault::Reset => return Err(How::WasReset),
             Fault::Close => return Err(How::WasClosed),
@@ -199,6 +204,7 @@ impl Link {
             }
             Fault::ResetAfterDraining => {
                 self.mode = Mode::Draining;
+                self.socket().deafen();
                 self.socket().do_not_wait().map_err(|_| How::Reset)?;
             }
             Fault::FinishReading => {
@@ -223,6 +229,11 @@ impl Link {
     pub fn keep(&mut self, message: Vec<u8>, frame: usize) {
         self.shared.lock().keep(self.number, message, frame);
         self.shared.changed.notify_all();
+    }
+
+    /// Lets go of a whole message that has come and is not taken.
+    pub fn lose(&self, message: Vec<u8>) {
+        self.shared.lock().connections[self.number].lost.push(message);
     }
 
     fn freeze(&mut self) -> Result<(), How> {
