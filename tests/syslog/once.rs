@@ -52,12 +52,14 @@ pub fn number(home: &Home, name: &str) -> u64 {
     sink(home)[name].as_u64().unwrap()
 }
 
+/// The event's part of a message.
+pub fn event(message: Vec<u8>) -> String {
+    let message = String::from_utf8(message).unwrap();
+    message[message.find('{').unwrap()..].to_owned()
+}
+
 /// The events' part of the messages.
 pub fn lines(receiver: &Receiver) -> Vec<String> {
-    let event = |message: Vec<u8>| {
-        let message = String::from_utf8(message).unwrap();
-        message[message.find('{').unwrap()..].to_owned()
-    };
     receiver.messages().into_iter().map(event).collect()
 }
 
