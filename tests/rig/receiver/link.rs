@@ -33,6 +33,8 @@ enum Mode {
 pub struct Link {
     pub shared: Arc<Shared>,
     pub number: usize,
+    /// What befalls it before a byte of it is read.
+    at_the_door: Option<Fault>,
     /// The text of an `open`'s refusal.
     pub refuses_open: Option<String>,
     stream: Stream,
@@ -50,10 +52,11 @@ pub struct Link {
 
 impl Link {
     pub fn new(shared: &Arc<Shared>, socket: Socket, restarts: u64) -> Self {
-        let number = {
+        let (number, at_the_door) = {
             let mut state = shared.lock();
+            let number = state.connections.len();
             state.connections.push(Connection::default());
-            state.connections.len() - 1
+            (number, state.door_script.as_mut().and_then(|script| script(number)))
         };
         shared.changed.notify_all();
         let stream = match &shared.options.tls {
@@ -66,6 +69,7 @@ impl Link {
         Self {
             shared: Arc::clone(shared),
             number,
+            at_the_door,
             refuses_open: None,
             stream,
             buffer: Vec::new(),
@@ -75,6 +79,13 @@ impl Link {
             slow: None,
             restarts,
         }
+    }
+
+    /// Whether it ends at once, and nothing has to be said: a thread of its own might get its turn only
+    /// when a sender has waited long enough.
+    pub fn is_soon_over(&self) -> bool {
+        let ends = matches!(self.at_the_door, Some(Fault::Close | Fault::Reset));
+        ends && matches!(self.stream, Stream::Plain(_))
     }
 
     /// Serves it to its end.
@@ -103,12 +114,7 @@ impl Link {
 
     fn talk(&mut self) -> Result<std::convert::Infallible, How> {
         self.socket().set_up().map_err(|_| How::Reset)?;
-        let fault = {
-            let mut state = self.shared.lock();
-            let number = self.number;
-            state.door_script.as_mut().and_then(|script| script(number))
-        };
-        match fault {
+        match self.at_the_door.take() {
             Some(Fault::RefuseOpen(text)) => self.refuses_open = Some(text),
             Some(fault) => self.suffer(fault)?,
             None => {}
