@@ -161,8 +161,11 @@ fn what_listens_without_tls_is_told_from_what_does() {
 #[test]
 fn what_is_sent_to_another_kind_of_server_is_not_delivered() {
     let authority = Authority::new();
-    let tls = receiver(Kind::Tls, authority.server("127.0.0.1", 2100));
-    let relp = Receiver::start(Options { kind: Kind::Relp, ..Options::default() });
+    let secured = Some(authority.server("127.0.0.1", 2100).config);
+    // They have 200 ms to object, and less each time.
+    let soon = Options { one_at_a_time: true, ..Options::default() };
+    let tls = Receiver::start(Options { kind: Kind::Tls, tls: secured, ..soon.clone() });
+    let relp = Receiver::start(Options { kind: Kind::Relp, ..soon });
 
     for (other, told) in [(&tls, "the receiver speaks TLS"), (&relp, "has closed the connection")] {
         let (_sim, home) = given_with(&format!("tcp://{}", other.place()), plain(300), "");

@@ -154,7 +154,11 @@ pub fn serve(shared: &Arc<Shared>) {
         while let Ok(socket) = listener.accept() {
             let shared = Arc::clone(shared);
             let link = Link::new(&shared, socket, restarts);
-            std::thread::spawn(move || link.serve());
+            if link.is_soon_over() || shared.options.one_at_a_time {
+                link.serve();
+            } else {
+                std::thread::spawn(move || link.serve());
+            }
         }
     }
 }

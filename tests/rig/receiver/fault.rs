@@ -85,6 +85,11 @@ pub struct Connection {
     pub taken: usize,
     /// RELP: the messages acknowledged.
     pub acknowledged: usize,
+    /// What has befallen it, in this order.
+    pub suffered: Vec<Fault>,
+    /// Of a stream over TCP that a fault at a message has ended: the whole messages that its kernel
+    /// had by then, or its process, and that were not taken. No sender can know of them.
+    pub lost: Vec<Vec<u8>>,
     /// None as long as it is open.
     pub end: Option<How>,
 }

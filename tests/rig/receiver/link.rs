@@ -1,34 +1,23 @@
 //! One connection: its bytes in and out, and all ways in which it can end.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt;
 use rustls::{ServerConnection, StreamOwned};
 
 use super::{Connection, Fault, How, Shared, relp, stream};
 
-/// How often it is looked whether the connection shall be reset.
-const TICK: Duration = Duration::from_millis(5);
-/// How long an answer may take, for a sender that reads none.
-const ANSWER: Duration = Duration::from_secs(20);
+mod socket;
+mod unread;
+
+pub use socket::Socket;
+use socket::Stream;
+
 /// How long a receiver that ended its own sending waits for the sender.
 const SILENCE: Duration = Duration::from_secs(2);
 const CHUNK: usize = 64 << 10;
 const SLOW_CHUNK: usize = 256;
-
-pub enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-enum Stream {
-    Plain(Socket),
-    Tls(Box<StreamOwned<ServerConnection, Socket>>),
-}
 
 /// What reading is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,6 +33,8 @@ enum Mode {
 pub struct Link {
     pub shared: Arc<Shared>,
     pub number: usize,
+    /// What befalls it before a byte of it is read.
+    at_the_door: Option<Fault>,
     /// The text of an `open`'s refusal.
     pub refuses_open: Option<String>,
     stream: Stream,
@@ -61,10 +52,11 @@ pub struct Link {
 
 impl Link {
     pub fn new(shared: &Arc<Shared>, socket: Socket, restarts: u64) -> Self {
-        let number = {
+        let (number, at_the_door) = {
             let mut state = shared.lock();
+            let number = state.connections.len();
             state.connections.push(Connection::default());
-            state.connections.len() - 1
+            (number, state.door_script.as_mut().and_then(|script| script(number)))
         };
         shared.changed.notify_all();
         let stream = match &shared.options.tls {
@@ -77,6 +69,7 @@ impl Link {
         Self {
             shared: Arc::clone(shared),
             number,
+            at_the_door,
             refuses_open: None,
             stream,
             buffer: Vec::new(),
@@ -86,6 +79,13 @@ impl Link {
             slow: None,
             restarts,
         }
+    }
+
+    /// Whether it ends at once, and nothing has to be said: a thread of its own might get its turn only
+    /// when a sender has waited long enough.
+    pub fn is_soon_over(&self) -> bool {
+        let ends = matches!(self.at_the_door, Some(Fault::Close | Fault::Reset));
+        ends && matches!(self.stream, Stream::Plain(_))
     }
 
     /// Serves it to its end.
@@ -99,6 +99,9 @@ impl Link {
             How::WasClosed | How::Refused(_) | How::Orderly => self.say_goodbye(),
             _ => {}
         }
+        if how == How::WasClosed {
+            self.socket().refuse_what_comes();
+        }
         if let How::Refused(text) = &how {
             self.shared.violation(self.number, text);
         }
@@ -111,12 +114,7 @@ impl Link {
 
     fn talk(&mut self) -> Result<std::convert::Infallible, How> {
         self.socket().set_up().map_err(|_| How::Reset)?;
-        let fault = {
-            let mut state = self.shared.lock();
-            let number = self.number;
-            state.door_script.as_mut().and_then(|script| script(number))
-        };
-        match fault {
+        match self.at_the_door.take() {
             Some(Fault::RefuseOpen(text)) => self.refuses_open = Some(text),
             Some(fault) => self.suffer(fault)?,
             None => {}
@@ -202,6 +200,7 @@ impl Link {
 
     /// What every kind of stream makes of a fault; when it returns, the message is taken.
     pub fn suffer(&mut self, fault: Fault) -> Result<(), How> {
+        self.shared.lock().connections[self.number].suffered.push(fault.clone());
         match fault {
             Fault::Reset => return Err(How::WasReset),
             Fault::Close => return Err(How::WasClosed),
@@ -211,6 +210,7 @@ impl Link {
             }
             Fault::ResetAfterDraining => {
                 self.mode = Mode::Draining;
+                self.socket().deafen();
                 self.socket().do_not_wait().map_err(|_| How::Reset)?;
             }
             Fault::FinishReading => {
@@ -235,6 +235,11 @@ impl Link {
     pub fn keep(&mut self, message: Vec<u8>, frame: usize) {
         self.shared.lock().keep(self.number, message, frame);
         self.shared.changed.notify_all();
+    }
+
+    /// Lets go of a whole message that has come and is not taken.
+    pub fn lose(&self, message: Vec<u8>) {
+        self.shared.lock().connections[self.number].lost.push(message);
     }
 
     fn freeze(&mut self) -> Result<(), How> {
@@ -311,88 +316,4 @@ impl Link {
 
 fn is_timeout(err: &io::Error) -> bool {
     matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
-
-impl Socket {
-    fn set_up(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(ANSWER))?;
-                stream.set_read_timeout(Some(TICK))
-            }
-            Self::Unix(stream) => {
-                stream.set_write_timeout(Some(ANSWER))?;
-                stream.set_read_timeout(Some(TICK))
-            }
-        }
-    }
-
-    fn do_not_wait(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_nonblocking(true),
-            Self::Unix(stream) => stream.set_nonblocking(true),
-        }
-    }
-
-    fn shut(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
-        }
-    }
-
-    /// A Unix socket knows no reset, but for unread data.
-    fn reset_when_dropped(&self) {
-        if let Self::Tcp(stream) = self {
-            let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
-        }
-    }
-}
-
-impl Read for Socket {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(bytes),
-            Self::Unix(stream) => stream.read(bytes),
-        }
-    }
-}
-
-impl Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(bytes),
-            Self::Tls(tls) => tls.read(bytes),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.write(bytes),
-            Self::Tls(tls) => tls.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(_) => Ok(()),
-            Self::Tls(tls) => tls.flush(),
-        }
-    }
 }

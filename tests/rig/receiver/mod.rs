@@ -46,6 +46,9 @@ pub struct Options {
     pub receive_buffer: Option<usize>,
     /// Who it says to be, and which clients it serves. The kinds with TLS need it.
     pub tls: Option<ServerConfig>,
+    /// Serves a connection before it accepts the next, and in the same thread: what it has to say to a
+    /// sender that waits but a moment, it says as soon as that thread gets its turn.
+    pub one_at_a_time: bool,
     /// Bytes that a message may have: what librelp takes unless told otherwise.
     pub most_bytes: usize,
     /// RELP: messages that may wait for their acknowledgement.
@@ -63,6 +66,7 @@ impl Default for Options {
             framing: Framing::OctetCounted,
             receive_buffer: None,
             tls: None,
+            one_at_a_time: false,
             most_bytes: 128 << 10,
             window: 128,
             ack_after: 1,

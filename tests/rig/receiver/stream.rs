@@ -12,8 +12,19 @@ const FRAME: usize = 8;
 
 /// Takes messages to the connection's end.
 pub fn serve(link: &mut Link) -> Result<Infallible, How> {
+    let mut deframer = Deframer::new(link.shared.options.framing);
+    let ended = take_all(link, &mut deframer);
+    if let Err(How::WasReset | How::WasClosed) = ended {
+        deframer.push(&link.unread());
+        while let Some(Ok(message)) = deframer.next() {
+            link.lose(message);
+        }
+    }
+    ended
+}
+
+fn take_all(link: &mut Link, deframer: &mut Deframer) -> Result<Infallible, How> {
     let (framing, most) = (link.shared.options.framing, link.shared.options.most_bytes);
-    let mut deframer = Deframer::new(framing);
     loop {
         let Some(message) = deframer.next().transpose().map_err(How::Refused)? else {
             if link.untaken() > most + FRAME {
@@ -24,8 +35,11 @@ pub fn serve(link: &mut Link) -> Result<Infallible, How> {
             continue;
         };
         judge(&message, framing, most).map_err(How::Refused)?;
-        if let Some(fault) = link.fault(&message) {
-            link.suffer(fault)?;
+        if let Some(fault) = link.fault(&message)
+            && let Err(how) = link.suffer(fault)
+        {
+            link.lose(message);
+            return Err(how);
         }
         let length = match framing {
             Framing::OctetCounted => message.len().to_string().len() + 1 + message.len(),

@@ -51,6 +51,27 @@ fn a_draining_reset_loses_nothing_that_has_arrived() {
 }
 
 #[test]
+fn what_a_receiver_that_ends_at_once_had_and_did_not_take_is_known() {
+    for fault in [Fault::Reset, Fault::Close, Fault::Restart(LONG)] {
+        let receiver = faulty(1, fault.clone());
+        // Reads less than it is sent: the rest is in its kernel.
+        receiver.fault_when_connected(|_| Some(Fault::Slow(Duration::ZERO)));
+
+        let mut client = connect(&receiver);
+        let mut sent = b"1 a".repeat(400);
+        sent.extend(b"9 torn");
+        client.write_all(&sent).unwrap();
+        receiver.ended(1);
+
+        let told = &receiver.history()[0];
+        assert!(told.read < sent.len());
+        assert_eq!(receiver.messages(), [b"a"], "{fault:?}");
+        assert_eq!(told.lost, vec![b"a"; 399], "{fault:?}");
+        assert_eq!(told.suffered, [Fault::Slow(Duration::ZERO), fault]);
+    }
+}
+
+#[test]
 fn a_close_stops_before_the_message() {
     let receiver = faulty(1, Fault::Close);
 

@@ -4,6 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -160,6 +161,24 @@ fn the_faults_are_the_same_with_tls() {
     assert_eq!(receiver.messages(), [b"c", b"d", b"e", b"f"]);
     let ends = [How::WasReset, How::WasClosed, How::WasReset, How::Orderly];
     assert_eq!(receiver.ends(), ends);
+}
+
+#[test]
+fn what_was_not_taken_within_tls_is_known_too() {
+    let authority = Authority::new();
+    let receiver = over_tls(Kind::Tls, authority.server("127.0.0.1", 2100));
+    receiver.fault_when_connected(|_| Some(Fault::Slow(Duration::ZERO)));
+    receiver.fault_when(|seen| (seen.message == 1).then_some(Fault::Reset));
+
+    let mut client = client(&receiver, &authority, None);
+    // More than two records hold; it may be reset before all is written.
+    let _ = client.write_all(&b"1 a".repeat(12_000));
+    receiver.ended(1);
+
+    let told = &receiver.history()[0];
+    assert_eq!(told.messages, 1);
+    assert!(told.lost.len() > 16_384 / 3 - 2, "a record at least: {}", told.lost.len());
+    assert!(told.lost.iter().all(|message| message == b"a"));
 }
 
 #[test]
