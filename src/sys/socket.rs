@@ -23,6 +23,8 @@ pub struct Watch {
     pub patience: Duration,
     /// How much the kernel takes that it has not yet delivered.
     pub send_buffer: usize,
+    /// How much of that may wait until the receiver has room for it. (tcp(7): `TCP_NOTSENT_LOWAT`)
+    pub most_unsent: u32,
 }
 
 #[cfg(unix)]
@@ -111,6 +113,7 @@ mod imp {
             let patience = i32::try_from(watch.patience.as_millis()).unwrap_or(i32::MAX);
             let patience = patience.unsigned_abs();
             sockopt::set_tcp_user_timeout(socket, patience)?;
+            socket2::SockRef::from(socket).set_tcp_notsent_lowat(watch.most_unsent)?;
         }
         Ok(())
     }

@@ -25,6 +25,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// The kernel takes no more than about this that the receiver's has not: less to send again.
 const SEND_BUFFER: usize = 256 << 10;
 
+/// What a slow receiver has no room for waits with us, where a stop finds it unwritten.
+const MOST_UNSENT: u32 = 32 << 10;
+
 /// What messages are written to.
 pub enum Line {
     /// What arrives is found out by asking the kernel.
@@ -145,7 +148,10 @@ async fn over_tcp(host: &str, port: u16, patience: Duration) -> io::Result<TcpSt
         match timeout(within, TcpStream::connect(to)).await {
             Ok(Ok(socket)) => {
                 socket.set_nodelay(true)?;
-                watch_over(&socket, Watch { patience, send_buffer: SEND_BUFFER })?;
+                watch_over(
+                    &socket,
+                    Watch { patience, send_buffer: SEND_BUFFER, most_unsent: MOST_UNSENT },
+                )?;
                 return Ok(socket);
             }
             Ok(Err(err)) => last = Some(err),

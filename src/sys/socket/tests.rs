@@ -35,7 +35,11 @@ fn what_the_peers_kernel_has_taken_is_confirmed() {
 #[test]
 fn what_the_peers_kernel_has_no_room_for_is_not_confirmed() {
     let (mut ours, _theirs) = pair();
-    watch_over(&ours, Watch { patience: Duration::from_secs(90), send_buffer: 8 << 10 }).unwrap();
+    watch_over(
+        &ours,
+        Watch { patience: Duration::from_secs(90), send_buffer: 8 << 10, most_unsent: 4 << 10 },
+    )
+    .unwrap();
     let probe = Probe::of(&ours).unwrap();
     ours.set_nonblocking(true).unwrap();
 
