@@ -148,24 +148,37 @@ impl SyslogSink {
                 acknowledged(outcome, wrong)
             }
             Line::Datagram(line) => {
-                let datagram::Sent { arrived: events, begun, done } =
-                    line.send(batch, self.layout.framing, patience).await;
-                let wrong = match done {
-                    Err(err) if socket::is_too_long(&err) => {
-                        let reason = format!("deliver to `{address}`: {err}");
-                        return Ok(too_long(batch.ends.len(), events, &reason));
-                    }
-                    done => done.err().map(|err| trouble(&address, &err, true)),
-                };
-                if let Some(wrong) = &wrong {
-                    self.broke(wrong);
+                let sent = line.send(batch, self.layout.framing, patience).await;
+                if sent.done.as_ref().is_err_and(|err| !socket::is_too_long(err)) {
                     *held = None;
-                } else if begun < batch.ends.len() {
-                    self.turn_is_over();
                 }
-                receipt(batch, Arrived { events, begun, wrong })
+                self.datagrams(batch, sent, &address)
             }
         }
+    }
+
+    /// What has come of a batch in datagrams.
+    fn datagrams(
+        &self,
+        batch: &Batch,
+        sent: datagram::Sent,
+        address: &Address,
+    ) -> Result<Receipt, DeliveryError> {
+        let datagram::Sent { arrived: events, begun, done } = sent;
+        let wrong = match done {
+            Err(err) if socket::is_too_long(&err) => {
+                let reason = format!("deliver to `{address}`: {err}");
+                self.turn_is_over();
+                return Ok(too_long(batch.ends.len(), events, &reason));
+            }
+            done => done.err().map(|err| trouble(address, &err, true)),
+        };
+        if let Some(wrong) = &wrong {
+            self.broke(wrong);
+        } else if begun < batch.ends.len() {
+            self.turn_is_over();
+        }
+        receipt(batch, Arrived { events, begun, wrong })
     }
 
     /// Waits for the proof that what was written has arrived.

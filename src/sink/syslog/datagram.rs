@@ -153,7 +153,8 @@ impl Line {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use rustix::net::sockopt;
     use tokio::net::UnixDatagram;
