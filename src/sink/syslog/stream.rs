@@ -157,13 +157,14 @@ impl Line {
             if end - start < self.chunk && !is_last && self.trial.is_none() {
                 continue;
             }
+            proof.is_void = self.trial.is_some();
             if let Some(err) = self.ending().await {
                 return Err(err);
             }
             if start > 0 && Instant::now() >= turn {
                 return Ok(());
             }
-            (proof.is_void, proof.begun) = (self.trial.is_some(), at + 1);
+            proof.begun = at + 1;
             self.wire.write_all(&batch.bytes[start..*end], patience).await?;
             proof.ends = proof.meter.written();
             if let Some(marks) = &mut proof.marks {
@@ -206,7 +207,7 @@ impl Proof {
         (events, arrived)
     }
 
-    /// Whether it was clear at the first event that the receiver takes none.
+    /// Whether it was clear at the first event, or before it, that the receiver takes none.
     pub fn is_void(&self) -> bool {
         self.is_void
     }
