@@ -7,7 +7,7 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -50,6 +50,8 @@ pub struct SyslogSink {
     /// How often a batch could not be sent to its end, and why the last time, if not for want of time:
     /// what was to be sent behind it waits for its turn.
     breaks: std::sync::Mutex<(u64, Option<DeliveryError>)>,
+    /// How many batches were written in part and wait for its proof: their rest comes next.
+    parts: AtomicUsize,
     /// The next batch goes over a new connection.
     is_over: AtomicBool,
     has_warned: bool,
@@ -64,6 +66,7 @@ impl SyslogSink {
             config: config.clone(),
             open: Mutex::default(),
             breaks: std::sync::Mutex::default(),
+            parts: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
             has_warned: false,
         }
@@ -107,6 +110,7 @@ impl SyslogSink {
             // It does not overtake what was lost, nor what comes next.
             (now, Some(why)) if *now != breaks => return Err(the_same(why)),
             (now, None) if *now != breaks => return Ok(unsent(batch.ends.len())),
+            _ if self.parts.load(Ordering::SeqCst) > 0 => return Ok(unsent(batch.ends.len())),
             _ => {}
         }
         let open = match self.ready(&mut held).await {
@@ -126,12 +130,15 @@ impl SyslogSink {
                     Ok(()) => Ok(()),
                     Err(err) => Err(self.broken(&mut held, err, &proof, &address, breaks).await),
                 };
-                if written.is_ok() && proof.begun() < batch.ends.len() {
+                let is_part = written.is_ok() && proof.begun() < batch.ends.len();
+                if is_part {
                     self.turn_is_over();
+                    self.parts.fetch_add(1, Ordering::SeqCst);
                 }
                 // Meanwhile the next batch is written.
                 drop(held);
                 let arrived = self.prove(batch, &proof, written, &address, breaks).await;
+                self.parts.fetch_sub(usize::from(is_part), Ordering::SeqCst);
                 receipt(batch, arrived)
             }
             Line::Relp(session) => {

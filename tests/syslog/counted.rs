@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::once::{given_with, has_each_once, number};
-use crate::peer::numbered;
+use super::once::{given_with, has_each_once, lines, number};
+use crate::peer::{numbered, seq};
 use crate::receiver::{Fault, Kind, Options, Receiver};
 use crate::rig::eventually;
 
@@ -30,6 +30,8 @@ fn what_a_slow_receiver_has_taken_of_a_batch_is_settled_and_survives_a_stop() {
 
         receiver.received(3000);
         has_each_once(&receiver, 3000);
+        let seqs: Vec<_> = lines(&receiver).iter().map(|line| seq(line)).collect();
+        assert!(seqs.is_sorted(), "{kind:?}: in the order in which they were read");
         assert_eq!(number(&home, "ambiguous"), 0, "{kind:?}");
         assert_eq!(home.logged("Delivery failed"), 0, "{kind:?}");
     }
