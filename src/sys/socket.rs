@@ -113,7 +113,8 @@ mod imp {
             let patience = i32::try_from(watch.patience.as_millis()).unwrap_or(i32::MAX);
             let patience = patience.unsigned_abs();
             sockopt::set_tcp_user_timeout(socket, patience)?;
-            socket2::SockRef::from(socket).set_tcp_notsent_lowat(watch.most_unsent)?;
+            // A kernel that does not know it has more to send again, and nothing worse.
+            let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(watch.most_unsent);
         }
         Ok(())
     }

@@ -243,6 +243,11 @@ pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> Delive
             Transport::Unix => "may this user write to it?",
             _ => "does a firewall, SELinux or `IPAddressDeny` of this machine forbid it?",
         };
+        if is_ambiguous {
+            // What was written before may have arrived: it is counted, and told again if it goes on.
+            let source = format!("{text} ({hint})").into();
+            return DeliveryError::Retry { after: None, source, is_ambiguous };
+        }
         return DeliveryError::blocked(text, hint.to_owned());
     }
     if let Some(cause) = err.get_ref() {
@@ -250,7 +255,7 @@ pub fn trouble(address: &Address, err: &io::Error, is_ambiguous: bool) -> Delive
             return DeliveryError::blocked(text, "say `tls://` in its address".to_owned());
         }
         if cause.is::<Answers>() {
-            let hint = "is it syslog that listens there? its receivers answer nothing";
+            let hint = "is it syslog that listens there? its receivers say nothing unasked";
             return DeliveryError::blocked(text, hint.to_owned());
         }
     }
@@ -302,5 +307,24 @@ pub fn the_same(trouble: &DeliveryError) -> DeliveryError {
             DeliveryError::blocked(source.to_string(), hint.clone())
         }
         other => DeliveryError::passing(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_arrived_before_it_was_forbidden_is_in_doubt() {
+        let address = "tcp://192.0.2.1:601".parse().unwrap();
+        let forbidden = || io::Error::from(io::ErrorKind::PermissionDenied);
+
+        let before = trouble(&address, &forbidden(), false);
+        let behind = trouble(&address, &forbidden(), true);
+
+        let DeliveryError::Blocked { hint: Some(hint), .. } = before else { panic!("{before:?}") };
+        assert!(hint.contains("firewall"), "{hint}");
+        assert!(behind.is_ambiguous(), "{behind:?}");
+        assert!(behind.to_string().contains(&hint), "{behind}");
     }
 }

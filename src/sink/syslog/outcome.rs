@@ -23,18 +23,22 @@ pub fn receipt(batch: &Batch, arrived: Arrived) -> Result<Receipt, DeliveryError
         None if begun == count => return Ok(Receipt::default()),
         Some(wrong) if events == 0 && !is_ambiguous => return Err(wrong),
         wrong => {
-            let reason = wrong.as_ref().map(ToString::to_string);
-            // Whatever is wrong is told, though it be before the next event.
-            let begun = if wrong.is_some() { begun.max(events + 1) } else { begun };
-            let verdict = |at| match &reason {
-                _ if at < events => Verdict::Accepted,
-                Some(reason) if at < begun => Verdict::Retry { reason: reason.clone() },
-                _ => Verdict::Unsent,
-            };
-            (0..count).map(verdict).collect()
+            let reason = wrong.map(|wrong| wrong.to_string());
+            let begun = begun.max(events + 1);
+            let open = |at| not_taken(at, begun, reason.as_deref());
+            (0..count).map(|at| if at < events { Verdict::Accepted } else { open(at) }).collect()
         }
     };
     Ok(Receipt { verdicts: Some(verdicts), is_ambiguous, bookmark: None })
+}
+
+/// What becomes of an event that is not known to be taken: in doubt up to `begun`, if something was
+/// wrong. That has to reach one event beyond those taken, or nobody would be told.
+fn not_taken(at: usize, begun: usize, wrong: Option<&str>) -> Verdict {
+    match wrong {
+        Some(reason) if at < begun => Verdict::Retry { reason: reason.to_owned() },
+        _ => Verdict::Unsent,
+    }
 }
 
 /// Nothing of a batch of so many events was sent.
@@ -66,13 +70,10 @@ pub fn acknowledged(
         None if verdicts.iter().all(is_accepted) => Ok(Receipt::default()),
         wrong => {
             let reason = wrong.map(|wrong| wrong.to_string());
-            let begun = if known == begun { begun + 1 } else { begun };
-            let otherwise = |at| match &reason {
-                Some(reason) if at < begun => Verdict::Retry { reason: reason.clone() },
-                _ => Verdict::Unsent,
-            };
+            let begun = begun.max(known + 1);
+            let open = |at| not_taken(at, begun, reason.as_deref());
             let verdicts = verdicts.into_iter().enumerate();
-            let verdicts = verdicts.map(|(at, found)| found.unwrap_or_else(|| otherwise(at)));
+            let verdicts = verdicts.map(|(at, found)| found.unwrap_or_else(|| open(at)));
             Ok(Receipt { verdicts: Some(verdicts.collect()), is_ambiguous, bookmark: None })
         }
     }
